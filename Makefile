@@ -1,0 +1,34 @@
+# Everything is called as `.venv/bin/python -m ...`: scripts break in folders with spaces.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint lock clean
+
+PYTHON ?= python3
+SERVE ?= 1
+ARGS ?=
+UPGRADE ?=
+export PYTHON SERVE
+
+help:  ## Show this list.
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /: /' | awk -F': ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+setup:  ## Make .venv from requirements-dev.lock (nothing to do the second time).
+	@sh tools/setup.sh </dev/null
+
+demo: setup  ## Run the main job on real data, then serve the UI (SERVE=0 ends after the checks).
+	@exec .venv/bin/python -m demo </dev/null
+
+test: setup  ## Run the whole test suite (ARGS="-k name" narrows it).
+	@exec .venv/bin/python -m pytest $(ARGS) </dev/null
+
+lint: setup  ## Check style, formatting and types.
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m mypy
+
+lock:  ## Write the locks again from pyproject.toml (UPGRADE=1 takes the newest versions).
+	@sh tools/setup.sh lock $(if $(UPGRADE),--upgrade) </dev/null
+
+clean:  ## Remove .venv, the demo's data and every cache.
+	@rm -rf .venv .lockstep .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
