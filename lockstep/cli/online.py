@@ -1,0 +1,296 @@
+"""`up`, `down`, `push`, `get`, `parity`: everything that talks to the online store."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lockstep.cli.console import BROKEN, cell, emit_json, err, note, out, say, table, text
+from lockstep.cli.opened import built, opened, views_named
+from lockstep.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lockstep.project import Project
+    from lockstep.push import Pushed
+    from lockstep.store import Store
+    from lockstep.view import FeatureView
+
+_VIEWS = typer.Argument(metavar="[VIEW]...", help="Views; all if none is named.")
+_JSON = typer.Option("--json", help="Print JSON for scripts.")
+_STATUS_STYLE = {"present": "green", "null": "cyan", "expired": "yellow", "error": "red"}
+
+
+def up() -> None:
+    """Start the project's own online server (Valkey), or find it running; print where it listens.
+
+    It goes on until `lockstep down`. With a redis_url in the settings nothing is started: the
+    server there must answer.
+    """
+    from lockstep.project import find_project
+    from lockstep.stores.redis import OnlineStore
+
+    project = find_project()
+    if project.redis_url is None:
+        say(f"The online server listens on {_embedded(project).start()}")
+        return
+    online = OnlineStore(project.redis_url, namespace=project.namespace)
+    info = online.info()
+    say(f"The online store is {info.engine} at {online.address}; nothing had to be started.")
+
+
+def down() -> None:
+    """Stop the project's own online server; what it holds is kept on disk."""
+    from lockstep.project import find_project
+
+    project = find_project()
+    if project.redis_url is not None:
+        raise ConfigError(
+            "The project uses an online store that it did not start.",
+            fix="Stop it where it was started, or remove redis_url (LOCKSTEP_REDIS_URL).",
+            effect="Nothing was stopped.",
+        )
+    server = _embedded(project)
+    stopped = server.stop()
+    if not stopped and server.running():
+        raise ConfigError(
+            f"The online server in {server.folder} does not stop.", fix="Look at its log there."
+        )
+    say("The online server has stopped." if stopped else "No online server was running.")
+
+
+def _embedded(project: "Project") -> Any:
+    from lockstep.stores.server import EmbeddedServer
+
+    return EmbeddedServer(project.state / "redis")
+
+
+def push(
+    views: Annotated[list[str] | None, _VIEWS] = None,
+    *,
+    days: Annotated[
+        str | None, typer.Option(metavar="FROM..TO", help="Committed days; all if not given.")
+    ] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Bring the online store in step with what is committed in Delta, and seal it.
+
+    Pushing twice is harmless: what is sealed is not sent again, and older never replaces newer.
+    """
+    from rich.progress import Progress
+
+    from lockstep.push import push as push_view
+    from lockstep.push import require_certified
+    from lockstep.time import parse_days
+
+    store = opened()
+    wanted = None if days is None else parse_days(days)
+    chosen = views_named(store, views or [])
+    if not views:
+        chosen = _without_unbuilt(store, chosen)
+    for view in chosen:
+        require_certified(store.lake, view, wanted, store.now())
+    done: list[Pushed] = []
+    with Progress(console=err(), transient=True, disable=not err().is_terminal) as progress:
+        for view in chosen:
+            task = progress.add_task(view.name, total=None)
+            done.append(
+                push_view(
+                    store.lake,
+                    store.online_store,
+                    view,
+                    wanted,
+                    now=store.now,
+                    on_rows=lambda rows, task=task: progress.advance(task, rows),  # type: ignore[misc]
+                )
+            )
+            progress.update(task, total=1, completed=1)
+    _show_pushed(done, as_json=as_json)
+
+
+def _show_pushed(done: "Sequence[Pushed]", *, as_json: bool) -> None:
+    from lockstep.time import span
+
+    if as_json:
+        emit_json(done)
+        return
+    rows = [
+        (
+            each.view,
+            span(each.days) or "all were sealed before",
+            each.receipt.written,
+            each.receipt.removed,
+            each.receipt.superseded,
+            each.wiped,
+            each.version,
+        )
+        for each in done
+    ]
+    columns = ("view", "days sealed", "written", "removed", "superseded", "wiped", "version")
+    out().print(table(columns, rows))
+
+
+def _without_unbuilt(store: "Store", views: "Sequence[FeatureView]") -> "list[FeatureView]":
+    kept = built(store, views)
+    if left := [view.name for view in views if view not in kept]:
+        note(f"Never materialized, so left out: {', '.join(left)}.")
+    return kept
+
+
+def get(
+    keys: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE...", help="The entity, e.g. household_id=900.")
+    ],
+    *,
+    features: Annotated[
+        str | None, typer.Option(metavar="VIEW:FEATURE,…", help="Features, separated by commas.")
+    ] = None,
+    feature_set: Annotated[str | None, typer.Option(metavar="NAME", help="A feature set.")] = None,
+    on_missing: Annotated[
+        Literal["null", "default", "fail"],
+        typer.Option(
+            help="What a cell without a value gets: null, the feature's empty value, or an error."
+        ),
+    ] = "null",
+    raw: Annotated[bool, typer.Option("--raw", help="Show what is stored, header first.")] = False,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Fetch one entity's vector: value, status and age per feature.
+
+    Without --features and --feature-set: every feature of the views that describe the entity.
+    In JSON, non-finite numbers are the strings "NaN", "Infinity" and "-Infinity".
+    """
+    from lockstep.cli.stored import show_stored
+
+    store = opened()
+    given = _given(keys)
+    wanted = named_features(features, feature_set) or _describing(store, given)
+    entity = _typed(store, wanted, given)
+    if raw:
+        show_stored(store, wanted, entity, as_json=as_json)
+        return
+    vectors = store.online(wanted, [entity], on_missing=on_missing)
+    cells = [
+        {
+            "feature": name,
+            "value": value,
+            "status": status,
+            "age_seconds": vectors.age_seconds(name.partition(":")[0])[0],
+        }
+        for name, value, status in zip(
+            vectors.features, vectors.values[0], vectors.statuses[0], strict=True
+        )
+    ]
+    if as_json:
+        emit_json({"entity": entity, "at": vectors.at, "cells": cells})
+        return
+    rows = [(each["feature"], each["value"], _status(each), _age(each)) for each in cells]
+    title = ", ".join(f"{name}={value}" for name, value in entity.items())
+    out().print(table(("feature", "value", "status", "age"), rows, title))
+
+
+def _status(found: "Mapping[str, Any]") -> Any:
+    return text(found["status"], _STATUS_STYLE.get(found["status"], "dim"))
+
+
+def _age(found: "Mapping[str, Any]") -> Any:
+    seconds = found["age_seconds"]
+    return text("") if seconds is None else text(f"{seconds / 3600:.1f} h")
+
+
+def named_features(features: str | None, feature_set: str | None) -> Any:
+    """Return what `--features` or `--feature-set` names; None if neither is given.
+
+    Raises:
+        InputError: Both are given.
+    """
+    if features is not None and feature_set is not None:
+        raise InputError("Both --features and --feature-set are given.", fix="Leave one out.")
+    if features is not None:
+        return [name.strip() for name in features.split(",") if name.strip()]
+    return feature_set
+
+
+def _given(pairs: "Sequence[str]") -> dict[str, str]:
+    given: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name or name in given:
+            raise InputError(
+                f"{pair!r} names no key column and its value, or one that is named before.",
+                expected="KEY=VALUE, e.g. household_id=900",
+            )
+        given[name] = value
+    return given
+
+
+def _describing(store: "Store", given: "Mapping[str, str]") -> list[str]:
+    """Return every feature of the views whose keys are all given."""
+    found = [
+        f"{view.name}:{feature}"
+        for view in store.views.values()
+        if set(view.contract.keys) <= given.keys()
+        for feature in view.contract.features
+    ]
+    if not found:
+        keys = sorted({", ".join(view.contract.keys) for view in store.views.values()})
+        raise InputError(
+            f"No view describes an entity with {sorted(given)}.",
+            expected=f"the keys of an entity: {' or '.join(keys)}",
+        )
+    return found
+
+
+def _typed(store: "Store", wanted: Any, given: "Mapping[str, str]") -> dict[str, Any]:
+    """Return the given keys as the entities of the wanted features declare them."""
+    import polars as pl
+
+    types = {
+        column: dtype
+        for name in store.catalog.features(wanted)
+        for column, dtype in store.catalog.view(name).contract.entity.key_types.items()
+    }
+    if unknown := sorted(given.keys() - types.keys()):
+        raise InputError(f"{unknown} identify none of these features.", expected=f"{sorted(types)}")
+    entity: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            entity[name] = value if types[name] == pl.String else int(value)
+        except ValueError:
+            raise InputError(
+                f"{name}={value} is not usable.", expected=f"{types[name]}", got=repr(value)
+            ) from None
+    return entity
+
+
+def parity(
+    views: Annotated[list[str] | None, _VIEWS] = None, *, as_json: Annotated[bool, _JSON] = False
+) -> None:
+    """Compare online with offline, byte for byte, for every entity; exit 1 where they differ."""
+    store = opened()
+    chosen = views_named(store, views or [])
+    if not views:
+        chosen = _without_unbuilt(store, chosen)
+    found = store.parity(*(view.name for view in chosen)) if chosen else []
+    if as_json:
+        emit_json([{**vars(each), "holds": each.holds} for each in found])
+    else:
+        rows = [
+            (
+                each.view,
+                text("holds", "green") if each.holds else text("broken", "bold red"),
+                each.entities,
+                each.mismatch,
+                each.missing,
+                each.extra,
+                cell(len(each.unsealed)),
+            )
+            for each in found
+        ]
+        columns = ("view", "parity", "entities", "differ", "missing", "extra", "days not sealed")
+        out().print(table(columns, rows))
+        for each in found:
+            if not each.holds:
+                say(each.sentence, "red")
+    if not all(each.holds for each in found):
+        raise typer.Exit(BROKEN)

@@ -1,0 +1,138 @@
+"""`quarantine list | show | release`: what failed, why, and a person's decision about it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lockstep.cli.console import cell, emit_json, out, say, table, text
+from lockstep.cli.opened import opened, readables_named
+
+if TYPE_CHECKING:
+    from lockstep.quarantine import Quarantine, Quarantined
+    from lockstep.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Look at what failed an audit or broke a schema.")
+
+_NAME = typer.Argument(metavar="NAME", help="The view, source or snapshot.")
+_ITEM = typer.Argument(metavar="ITEM", help="The item, or how it begins, e.g. 2026-11-03.")
+
+
+@app.command("list")
+def list_items(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One view, source or snapshot.")
+    ] = None,
+    *,
+    closed: Annotated[
+        bool, typer.Option("--all", help="Also what was released or closed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """List what waits for a fix or a person."""
+    store = opened()
+    if name is not None:
+        readables_named(store, [name])
+    items = [item for item in _quarantine(store).items(name) if closed or item.open]
+    if as_json:
+        emit_json([{**vars(item), "open": item.open} for item in items])
+        return
+    if not items:
+        say("Nothing is in quarantine." if closed else "Nothing in quarantine waits.")
+        return
+    rows = [(item.name, item.item, item.kind, _state(item), item.reason) for item in items]
+    out().print(table(("name", "item", "kind", "state", "reason"), rows))
+
+
+def _state(item: "Quarantined") -> Any:
+    if item.open:
+        return text("open", "bold red")
+    return text("released", "yellow") if item.released is not None else text("closed", "dim")
+
+
+def _quarantine(store: "Store") -> "Quarantine":
+    from lockstep.quarantine import Quarantine
+
+    return Quarantine(store.lake.quarantine)
+
+
+@app.command("show")
+def show_item(
+    name: Annotated[str, _NAME],
+    item: Annotated[str, _ITEM],
+    *,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 10,
+    show_pii: Annotated[
+        bool, typer.Option("--show-pii", help="Do not mask columns that identify people.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Show one item: the reason, the verdicts, and the first rows of a frame."""
+    store = opened()
+    found = _quarantine(store).find(name, item)
+    if as_json:
+        emit_json({**vars(found), "open": found.open})
+        return
+    facts: list[tuple[str, object]] = [
+        ("state", _state(found)),
+        ("reason", found.reason),
+        ("days", ", ".join(found.days) if found.days is not None else "can't be told"),
+        ("found at", found.found_at),
+    ]
+    for mark, said in (("released", found.released), ("closed", found.closed)):
+        facts += [(f"{mark} {key}", value) for key, value in (said or {}).items()]
+    facts += [
+        (key, value if isinstance(value, (str, int)) else text(value))
+        for key, value in found.details.items()
+        if key != "verdicts"
+    ]
+    out().print(table(("", ""), facts, f"{found.name} {found.item}"))
+    if found.kind == "frame":
+        _show_frame(store, found, rows, show_pii=show_pii)
+    if found.open:
+        say(f"To certify it: lockstep quarantine release {found.name} {found.item} --reason '…'")
+
+
+def _show_frame(store: "Store", item: "Quarantined", rows: int, *, show_pii: bool) -> None:
+    from lockstep.cli.data import verdict_table
+    from lockstep.cli.masking import shown
+    from lockstep.quality import Verdict
+
+    out().print(verdict_table([Verdict.from_json(each) for each in item.details["verdicts"]]))
+    frame = _quarantine(store).frame(item)
+    head = shown(store.catalog.view(item.name), frame, rows, show_pii=show_pii)
+    if head.height:
+        title = f"{head.height} of {frame.height} rows"
+        out().print(
+            table(head.columns, [[cell(value) for value in row] for row in head.rows()], title)
+        )
+
+
+@app.command("release")
+def release_item(
+    name: Annotated[str, _NAME],
+    item: Annotated[str, _ITEM],
+    *,
+    reason: Annotated[str, typer.Option(help="Why it is right in spite of the failure.")],
+) -> None:
+    """Certify an item by your name and with a reason.
+
+    A frame is committed as it is, while its head revision and inputs are those seen when it
+    failed. A file's rows stay out, and the days it held back are free again.
+    """
+    from lockstep.release import release_file, release_frame
+
+    store = opened()
+    found = _quarantine(store).find(name, item)
+    if found.kind == "file":
+        release_file(store.lake, found, reason, now=store.now)
+        say(
+            f"{found.name} goes on without {found.details['path']}. Next: "
+            f"lockstep materialize {found.name} --days …"
+        )
+        return
+    view = store.catalog.view(found.name)
+    result = release_frame(store.lake, view, found, reason, store.reader(), now=store.now)
+    say(
+        f"{found.name} of {result.day} is certified as revision {result.revision}. Next: "
+        f"lockstep push {found.name}"
+    )

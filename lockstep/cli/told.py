@@ -1,0 +1,115 @@
+"""What a run told so far, heard event by event; see `lockstep.progress`.
+
+    {"event": "plan", "name": "txn_7d", "days": 60}
+    {"event": "day", "name": "txn_7d", "day": "2026-11-21", "status": "committed", "message": ""}
+    {"event": "push", "name": "txn_7d_online", "days": 60, "rows": 2469}
+    {"event": "failure", "step": "txn_7d", "message": "…"}
+    {"event": "done", "run_id": "…"}
+
+Other events and other facts are ignored, so that either side may be newer.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+GOOD: Final = frozenset({"committed", "unchanged"})
+
+
+@dataclass(frozen=True)
+class BadDay:
+    """A day that is not certified, and why."""
+
+    day: str
+    status: str
+    message: str
+
+
+@dataclass
+class ToldAsset:
+    """What was heard of one source, snapshot or view, or of its push.
+
+    Attributes:
+        planned: Days that the run means to build or push; 0 if it did not say.
+        counts: Status → days.
+        rows: Rows pushed; None if it is no push, or none was needed.
+    """
+
+    planned: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    bad: list[BadDay] = field(default_factory=list)
+    rows: int | None = None
+
+    @property
+    def finished(self) -> int:
+        """Days that something has come of."""
+        return self.counts.total()
+
+
+@dataclass
+class Told:
+    """Everything heard of one run."""
+
+    assets: dict[str, ToldAsset] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    run_ids: list[str] = field(default_factory=list)
+
+    @property
+    def bad(self) -> bool:
+        """Whether some day is not certified."""
+        return any(asset.bad for asset in self.assets.values())
+
+    def hear(self, event: Any) -> str | None:
+        """Take in one event; return the asset it is about."""
+        match event:
+            case {"event": "plan", "name": str(name), "days": int(days)}:
+                self._of(name).planned += days
+            case {"event": "day", "name": str(name), "day": day, "status": str(status)}:
+                asset = self._of(name)
+                asset.counts[status] += 1
+                if status not in GOOD:
+                    asset.bad.append(BadDay(str(day), status, str(event.get("message", ""))))
+            case {"event": "push", "name": str(name), "days": int(days), "rows": int(rows)}:
+                asset = self._of(name)
+                asset.counts["pushed"] += days
+                asset.rows = (asset.rows or 0) + rows
+            case {"event": "failure", "step": str(step), "message": str(message)}:
+                self.failures[step] = message
+                return None
+            case {"event": "done", "run_id": str(run_id)}:
+                self.run_ids.append(run_id)
+                return None
+            case _:
+                return None
+        return name
+
+    @property
+    def unexplained(self) -> dict[str, str]:
+        """Step → why it failed, where no bad day of the same asset or view says it already."""
+        return {
+            step: message
+            for step, message in self.failures.items()
+            if not any(
+                name in self.assets and self.assets[name].bad
+                for name in (step, step.removesuffix("_online"))
+            )
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        return {
+            "run_ids": self.run_ids,
+            "assets": {
+                name: {
+                    "planned": asset.planned,
+                    **asset.counts,
+                    "rows_pushed": asset.rows,
+                    "bad": [vars(day) for day in asset.bad],
+                }
+                for name, asset in self.assets.items()
+            },
+            "failures": self.failures,
+        }
+
+    def _of(self, name: str) -> ToldAsset:
+        return self.assets.setdefault(name, ToldAsset())

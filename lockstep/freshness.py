@@ -1,0 +1,52 @@
+"""How old the data is, by its own event time: a dead pipeline ages, an empty run resets nothing."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lockstep.lake import Lake
+from lockstep.view import FeatureView
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How far a view's data lags behind an instant.
+
+    Attributes:
+        data_through: Event time up to which the newest committed day has data; None if no day is
+            committed.
+        limit: What the contract tolerates.
+    """
+
+    view: str
+    data_through: datetime | None
+    lag: timedelta | None
+    limit: timedelta
+
+    @property
+    def holds(self) -> bool:
+        """Whether the lag is within the contract's limit."""
+        return self.lag is not None and self.lag <= self.limit
+
+    @property
+    def sentence(self) -> str:
+        """The result in one sentence."""
+        if self.lag is None:
+            return f"{self.view} was never computed. Run: lockstep materialize {self.view} --days …"
+        words = "within" if self.holds else "over"
+        return f"{self.view} lags {_hours(self.lag)}, {words} its limit of {_hours(self.limit)}."
+
+
+def freshness(lake: Lake, view: FeatureView, now: datetime) -> Freshness:
+    """Return the lag of the newest data of the view's committed days."""
+    table = lake.table(view)
+    records = table.head().days.values() if table.exists() else ()
+    reached = [
+        datetime.fromisoformat(record.note["data_through"]) for record in records if record.rows
+    ]
+    through = max(reached, default=None)
+    lag = None if through is None else now - through
+    return Freshness(view.name, through, lag, view.contract.freshness)
+
+
+def _hours(length: timedelta) -> str:
+    return f"{length.total_seconds() / 3600:.1f} h"

@@ -1,0 +1,184 @@
+"""The places of one lake: a table per source, snapshot and view, the ledger and the profiles."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from typing import Any, Final, Literal, TypeAlias
+
+import polars as pl
+
+from lockstep.profile import ColumnProfile
+from lockstep.project import Project
+from lockstep.sources import Readable, Snapshot, Source
+from lockstep.stores.append_log import AppendLog
+from lockstep.stores.delta import DayTable
+from lockstep.stores.files import Place, open_place
+from lockstep.time import INSTANT
+
+Outcome: TypeAlias = Literal["committed", "unchanged", "quarantined", "released"]
+
+LEDGER_COLUMNS: Final[Mapping[str, pl.DataType]] = {
+    "view": pl.String(),
+    "day": pl.Date(),
+    "revision": pl.Int64(),
+    "outcome": pl.String(),
+    "recorded_at": INSTANT,
+    "run_id": pl.String(),
+    "code_version": pl.String(),
+    "content_hash": pl.String(),
+    "inputs": pl.String(),
+    "verdicts": pl.String(),
+}
+PROFILE_COLUMNS: Final[Mapping[str, pl.DataType]] = {
+    "view": pl.String(),
+    "day": pl.Date(),
+    "revision": pl.Int64(),
+    "feature": pl.String(),
+    "profile": pl.String(),
+}
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One recomputation of one day, also one that changed nothing.
+
+    Attributes:
+        revision: The revision that the day had afterwards; 0 if it has none.
+        inputs: Parameter → days and revisions read (a view), or files read (a source).
+    """
+
+    view: str
+    day: date
+    revision: int
+    outcome: Outcome
+    recorded_at: datetime
+    run_id: str
+    code_version: str
+    content_hash: str
+    inputs: Mapping[str, str]
+    verdicts: Sequence[Mapping[str, Any]]
+
+
+class Lake:
+    """Opens the tables of a project's lake, on the local disk and on S3 alike."""
+
+    def __init__(self, project: Project, options: Mapping[str, str] | None = None) -> None:
+        self.project = project
+        self.place = open_place(project.root, options)
+
+    def table(self, of: Readable) -> DayTable:
+        """Return the table of a source or snapshot (bronze) or of a view (offline)."""
+        bronze = isinstance(of, (Source, Snapshot))
+        types = {name: str(dtype) for name, dtype in of.columns.items()}
+        return DayTable(
+            self.place.path(f"{'bronze' if bronze else 'offline'}/{of.name}"),
+            of.columns,
+            name=of.name,
+            zone=self.project.zone.key,
+            contract=json.dumps(types),
+            options=self.place.options,
+        )
+
+    @property
+    def landing(self) -> Place:
+        """The landing zone."""
+        return open_place(self.project.landing, self.place.options)
+
+    @property
+    def landing_cache(self) -> Place:
+        """What was learnt of landed files."""
+        return self.place.join("bronze/_landing")
+
+    @property
+    def quarantine(self) -> Place:
+        """Where frames and files that failed go; nothing reads it but people."""
+        return self.place.join("quarantine")
+
+    @cached_property
+    def _ledger(self) -> AppendLog:
+        return AppendLog(self.place.path("ledger"), LEDGER_COLUMNS, options=self.place.options)
+
+    @cached_property
+    def _profiles(self) -> AppendLog:
+        return AppendLog(self.place.path("profiles"), PROFILE_COLUMNS, options=self.place.options)
+
+    def record(self, entries: Iterable[LedgerEntry]) -> None:
+        """Append to the ledger."""
+        rows = [
+            {
+                **vars(entry),
+                "inputs": json.dumps(dict(entry.inputs)),
+                "verdicts": json.dumps([dict(verdict) for verdict in entry.verdicts]),
+            }
+            for entry in entries
+        ]
+        if rows:
+            self._ledger.append(pl.DataFrame(rows, schema=dict(LEDGER_COLUMNS)))
+
+    def latest_entries(
+        self, view: str, days: Collection[date] | None = None
+    ) -> dict[date, LedgerEntry]:
+        """Return day → the newest recomputation of it that was committed or changed nothing."""
+        return self._latest(view, days, ("committed", "unchanged", "released"))
+
+    def latest_attempts(
+        self, view: str, days: Collection[date] | None = None
+    ) -> dict[date, LedgerEntry]:
+        """Return day → the newest recomputation of it, whatever came of it."""
+        return self._latest(view, days, ("committed", "unchanged", "released", "quarantined"))
+
+    def _latest(
+        self, view: str, days: Collection[date] | None, outcomes: Sequence[Outcome]
+    ) -> dict[date, LedgerEntry]:
+        rows = self._ledger.scan().filter(
+            pl.col("view") == view, pl.col("outcome").is_in(list(outcomes))
+        )
+        if days is not None:
+            rows = rows.filter(pl.col("day").is_in(list(days)))
+        newest = rows.collect().sort("recorded_at", maintain_order=True).unique("day", keep="last")
+        return {row["day"]: _entry(row) for row in newest.iter_rows(named=True)}
+
+    def record_profiles(
+        self, view: str, profiles: Mapping[tuple[date, int], Mapping[str, ColumnProfile]]
+    ) -> None:
+        """Append (day, revision) → feature → profile."""
+        rows = [
+            (view, day, revision, feature, json.dumps(column.to_json()))
+            for (day, revision), columns in profiles.items()
+            for feature, column in columns.items()
+        ]
+        if rows:
+            self._profiles.append(pl.DataFrame(rows, schema=dict(PROFILE_COLUMNS), orient="row"))
+
+    def profiles(
+        self, view: str, revisions: Mapping[date, int]
+    ) -> dict[date, dict[str, ColumnProfile]]:
+        """Return day → feature → profile of the given revisions; unprofiled days are absent."""
+        if not revisions:
+            return {}
+        wanted = pl.LazyFrame(
+            {"day": list(revisions), "revision": list(revisions.values())},
+            schema={"day": pl.Date, "revision": pl.Int64},
+        )
+        rows = (
+            self._profiles.scan()
+            .filter(pl.col("view") == view, pl.col("day").is_in(list(revisions)))
+            .join(wanted, on=["day", "revision"], how="semi")
+            .collect()
+        )
+        found: dict[date, dict[str, ColumnProfile]] = {}
+        for day, feature, text in rows.select("day", "feature", "profile").iter_rows():
+            found.setdefault(day, {})[feature] = ColumnProfile.from_json(json.loads(text))
+        return found
+
+
+def _entry(row: Mapping[str, Any]) -> LedgerEntry:
+    return LedgerEntry(
+        **{
+            **row,
+            "inputs": json.loads(row["inputs"]),
+            "verdicts": json.loads(row["verdicts"]),
+        }
+    )

@@ -1,0 +1,223 @@
+"""The landing zone: which files a source has, which days they touch, and which break its schema."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from lockstep.sources import Snapshot, Source
+from lockstep.stores.files import FileInfo, Place
+from lockstep.time import assign_days, count_odd_times, to_utc
+
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """One file as last looked at.
+
+    Attributes:
+        path: Path below the landing zone.
+        stamp: Size and modification (or etag): another stamp is another file.
+        days: Days that its rows fall on; for a file without (readable) event times the date in its
+            name, which says that this day was delivered; None if they can't be told.
+        problem: Why it is refused; None if it keeps the schema.
+        nonexistent: Rows whose wall-clock time does not exist; they moved forward.
+        ambiguous: Rows whose wall-clock time occurs twice; they took the first.
+    """
+
+    path: str
+    stamp: str
+    modified_ns: int
+    rows: int
+    days: Sequence[str] | None
+    problem: str | None = None
+    nonexistent: int = 0
+    ambiguous: int = 0
+
+    @property
+    def touches(self) -> frozenset[date]:
+        """The days it touches, as dates; empty if they can't be told."""
+        return frozenset(date.fromisoformat(day) for day in self.days or ())
+
+
+@dataclass(frozen=True)
+class Landed:
+    """All files of one source or snapshot."""
+
+    files: Sequence[LandedFile]
+
+    @property
+    def good(self) -> list[LandedFile]:
+        """Files that keep the schema, in order of delivery."""
+        return sorted(
+            (file for file in self.files if file.problem is None),
+            key=lambda file: (file.modified_ns, file.path),
+        )
+
+    @property
+    def refused(self) -> list[LandedFile]:
+        """Files that break the schema."""
+        return [file for file in self.files if file.problem is not None]
+
+    def fingerprints(self) -> dict[date, str]:
+        """Return day → hash of the good files that touch it, to notice new ones."""
+        touching: dict[date, list[str]] = {}
+        for file in self.good:
+            for day in file.touches:
+                touching.setdefault(day, []).append(f"{file.path}@{file.stamp}")
+        return {day: _digest(sorted(files)) for day, files in touching.items()}
+
+    def fingerprint(self) -> str:
+        """Return the hash of all good files: what a snapshot was read from."""
+        return _digest(sorted(f"{file.path}@{file.stamp}" for file in self.good))
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def look(place: Place, cache: Place, of: Source | Snapshot, zone: ZoneInfo) -> Landed:
+    """List a landing folder and read what is new in it.
+
+    What was learnt of a file is kept in `cache`, which may be lost at any time.
+    """
+    made_for = _digest([zone.key, *(f"{name}:{dtype}" for name, dtype in of.schema.items())])
+    known = _known(cache, of.name, made_for)
+    files: list[LandedFile] = []
+    for info in place.list(of.name):
+        if not info.path.endswith(".parquet"):
+            continue
+        stamp = f"{info.size}-{info.etag or info.modified_ns}"
+        seen = known.get(info.path)
+        if seen is None or seen.stamp != stamp:
+            seen = _inspect(place, info, stamp, of, zone)
+        files.append(seen)
+    if {file.path: file for file in files} != known:
+        found = {"made_for": made_for, "files": [asdict(file) for file in files]}
+        cache.write(f"{of.name}.json", json.dumps(found).encode())
+    return Landed(files)
+
+
+def _known(cache: Place, name: str, made_for: str) -> dict[str, LandedFile]:
+    if not cache.exists(f"{name}.json"):
+        return {}
+    try:
+        data = json.loads(cache.read(f"{name}.json"))
+        files = data["files"] if data["made_for"] == made_for else []
+        return {file["path"]: LandedFile(**file) for file in files}
+    except (ValueError, TypeError, KeyError):
+        return {}  # a damaged cache is an empty one
+
+
+def _inspect(
+    place: Place, info: FileInfo, stamp: str, of: Source | Snapshot, zone: ZoneInfo
+) -> LandedFile:
+    named = _DATE.findall(info.path.rpartition("/")[2])[-1:] or None
+
+    def refuse(problem: str, days: Sequence[str] | None = named, rows: int = 0) -> LandedFile:
+        return LandedFile(info.path, stamp, info.modified_ns, rows, days, problem)
+
+    try:
+        schema = _scan(place, [info.path]).collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        return refuse(f"{info.path} can't be read as parquet: {_first_line(error)}")
+    types = of.file_types if isinstance(of, Source) else of.columns
+    problems = _schema_problems(info.path, schema, types)
+    if isinstance(of, Snapshot):
+        problems += _null_keys(info.path, _scan(place, [info.path]), of) if not problems else ""
+        good = LandedFile(info.path, stamp, info.modified_ns, 0, ())
+        return refuse(problems) if problems else good
+    if schema.get(of.event_time) != types[of.event_time]:
+        return refuse(problems)
+    scanned = _scan(place, [info.path]).with_columns(_instant(of))
+    rows = scanned.select("event_time").collect().to_series()
+    days = [str(day) for day in assign_days(rows.drop_nulls(), zone).unique().sort()]
+    days = days or named or []
+    problems += _null_keys(info.path, scanned, of) if not problems else ""
+    if problems:
+        return refuse(problems, days, len(rows))
+    nonexistent, ambiguous = _odd_times(place, info.path, of)
+    return LandedFile(
+        info.path, stamp, info.modified_ns, len(rows), days, None, nonexistent, ambiguous
+    )
+
+
+def _schema_problems(path: str, schema: Mapping[str, Any], types: Mapping[str, Any]) -> str:
+    """Name every column that is missing or has another type; extra columns are ignored."""
+    extra = sorted(schema.keys() - types.keys())
+    sentences = []
+    for column, dtype in types.items():
+        if column not in schema:
+            hint = f" (undeclared columns of the file: {extra})" if extra else ""
+            sentences.append(f"column {column!r} is missing, expected {dtype}{hint}")
+        elif schema[column] != dtype:
+            sentences.append(f"column {column!r}: expected {dtype}, got {schema[column]}")
+    return f"{path}: {'; '.join(sentences)}." if sentences else ""
+
+
+def _null_keys(path: str, scanned: pl.LazyFrame, of: Source | Snapshot) -> str:
+    """Name the columns that identify rows and have nulls."""
+    counts = scanned.select(pl.col(of.order).null_count()).collect().row(0, named=True)
+    sentences = [
+        f"column {of.event_time if isinstance(of, Source) and name == 'event_time' else name!r}: "
+        f"expected a value in every row, as it identifies rows, got {count} nulls"
+        for name, count in counts.items()
+        if count
+    ]
+    return f"{path}: {'; '.join(sentences)}." if sentences else ""
+
+
+def _odd_times(place: Place, path: str, source: Source) -> tuple[int, int]:
+    if source.time_zone is None:
+        return 0, 0
+    counts = count_odd_times(source.event_time, source.time_zone)
+    counted = _scan(place, [path]).select(*counts).collect()
+    return counted["nonexistent"].item(), counted["ambiguous"].item()
+
+
+def _instant(source: Source) -> pl.Expr:
+    column = pl.col(source.event_time)
+    zone = source.time_zone
+    return (column if zone is None else to_utc(source.event_time, zone)).alias("event_time")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _scan(
+    place: Place, paths: Sequence[str], types: Mapping[str, pl.DataType] | None = None
+) -> pl.LazyFrame:
+    return pl.scan_parquet(
+        [place.path(path) for path in paths],
+        storage_options=place.options or None,
+        schema=None if types is None else dict(types),
+        extra_columns="ignore",
+        hive_partitioning=False,
+        glob=False,
+    )
+
+
+def read_landed(
+    place: Place, files: Sequence[LandedFile], of: Source | Snapshot, keep: pl.Expr | None = None
+) -> pl.DataFrame:
+    """Return the rows of files that keep the schema, in order of delivery, in ingested columns.
+
+    Args:
+        keep: Rows to keep, by ingested columns.
+    """
+    if not files:
+        return pl.DataFrame(schema=of.columns)
+    types = of.file_types if isinstance(of, Source) else of.columns
+    frame = _scan(place, [file.path for file in files], types)
+    if isinstance(of, Source):
+        frame = frame.with_columns(_instant(of))
+    frame = frame.select(of.columns.keys())
+    return (frame if keep is None else frame.filter(keep)).collect(engine="in-memory")

@@ -1,0 +1,318 @@
+"""The write protocol of a view: compute, audit, quarantine or commit, record. Online comes after.
+
+Days are committed in chunks. A crash anywhere loses nothing acknowledged; a rerun completes.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+from lockstep.compute import Computed, compute_day, load_inputs
+from lockstep.crash import crash_point
+from lockstep.errors import IncompleteWindowError
+from lockstep.hashing import content_hash
+from lockstep.lake import Lake, LedgerEntry
+from lockstep.outcome import DayOutcome
+from lockstep.profile import ColumnProfile
+from lockstep.quality import REFERENCE_DAYS, Audit, audit
+from lockstep.quarantine import Quarantine, Quarantined
+from lockstep.reader import Reader
+from lockstep.soda import SodaSession
+from lockstep.stores.proposal import Committed, Proposal
+from lockstep.time import as_of, trailing_days
+from lockstep.view import FeatureView
+
+CHUNK_DAYS = 16
+"""Days per commit: bounds memory, and what a crash repeats."""
+
+Profiles = dict[date, dict[str, ColumnProfile]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One computed and audited day; nothing is written yet."""
+
+    computed: Computed
+    audit: Audit
+    content_hash: str
+
+    @property
+    def day(self) -> date:
+        """The day."""
+        return self.computed.day
+
+
+def preview(view: FeatureView, day: date, lake: Lake, reader: Reader) -> Judged:
+    """Compute and audit one day as a run would, and write nothing.
+
+    Raises:
+        IncompleteWindowError: A day of a window is missing.
+        InputError: The function returned other columns than it promised.
+    """
+    load_inputs(view, [day], reader)
+    soda = SodaSession()
+    try:
+        return _judge(view, day, reader, lake, _reference_profiles(view, [day], lake), soda)
+    finally:
+        soda.close()
+
+
+def materialize(
+    lake: Lake,
+    view: FeatureView,
+    days: Collection[date],
+    reader: Reader,
+    *,
+    now: Callable[[], datetime],
+    run_id: str = "",
+) -> Iterator[DayOutcome]:
+    """Compute, audit and commit the days, oldest first; yield each day's outcome as it is certain.
+
+    A day that fails a blocking check is quarantined and changes nothing else. A day whose window is
+    incomplete is skipped, naming the missing days.
+
+    Raises:
+        ContractChangedError: The table was built by another contract; nothing was computed.
+        InputError: The function returned other columns than it promised.
+    """
+    table = lake.table(view)
+    table.create()
+    ordered = sorted(days)
+    profiles = _reference_profiles(view, ordered, lake)
+    soda = SodaSession()
+    try:
+        for start in range(0, len(ordered), CHUNK_DAYS):
+            chunk = ordered[start : start + CHUNK_DAYS]
+            yield from _chunk(lake, view, chunk, reader, profiles, soda, now, run_id)
+    finally:
+        soda.close()
+
+
+def _chunk(
+    lake: Lake,
+    view: FeatureView,
+    days: Sequence[date],
+    reader: Reader,
+    profiles: Profiles,
+    soda: SodaSession,
+    now: Callable[[], datetime],
+    run_id: str,
+) -> Iterator[DayOutcome]:
+    skipped: dict[date, str] = {}
+    judged: dict[date, Judged] = {}
+    released = Quarantine(lake.quarantine).released_hashes(view.name)
+    load_inputs(view, days, reader)
+    for day in days:
+        if as_of(day, lake.project.zone) > now():
+            skipped[day] = f"{view.name} of {day} was skipped: the day has not ended."
+            continue
+        try:
+            found = _judge(view, day, reader, lake, profiles, soda)
+        except IncompleteWindowError as error:
+            skipped[day] = str(error)
+            continue
+        judged[day] = _with_release(found, released)
+        if judged[day].audit.passed:
+            profiles[day] = dict(found.audit.profile)
+    crash_point("computed")
+    failed = [found for found in judged.values() if not found.audit.passed]
+    good = [found for found in judged.values() if found.audit.passed]
+    head = lake.table(view).head()
+    for found in failed:
+        _put_in_quarantine(lake, view, found, head.days, now(), run_id)
+    results = _commit(lake, view, good, now, run_id)
+    _close_quarantined(lake, view, results, now())
+    for day in days:
+        if day in skipped:
+            yield DayOutcome(view.name, day, "skipped", skipped[day])
+        elif judged[day].audit.passed:
+            yield _certified(view, judged[day], results[day])
+        else:
+            yield _quarantined(view, judged[day])
+
+
+def _judge(
+    view: FeatureView,
+    day: date,
+    reader: Reader,
+    lake: Lake,
+    profiles: Profiles,
+    soda: SodaSession,
+) -> Judged:
+    computed = compute_day(view, day, reader, lake.project.zone)
+    before = trailing_days(day, REFERENCE_DAYS + 1)[:-1]
+    reference = [profiles[d] for d in before if d in profiles]
+    found = audit(computed.frame, view.contract, reference, soda)
+    return Judged(computed, found, content_hash(computed.frame))
+
+
+def _reference_profiles(view: FeatureView, days: Sequence[date], lake: Lake) -> Profiles:
+    """Return the profiles of the committed days that drift of `days` is measured against."""
+    table = lake.table(view)
+    if not days or not table.exists():
+        return {}
+    reach = trailing_days(min(days), REFERENCE_DAYS + 1)[0]
+    head = table.head().days
+    return lake.profiles(
+        view.name, {d: record.revision for d, record in head.items() if reach <= d <= max(days)}
+    )
+
+
+def _with_release(found: Judged, released: Mapping[tuple[date, str], Mapping[str, str]]) -> Judged:
+    """Mark failed verdicts as released if a person certified this very content."""
+    said = released.get((found.day, found.content_hash))
+    if said is None or found.audit.passed:
+        return found
+    words = f" Released by {said['by']}: {said['reason']}"
+    verdicts = [
+        verdict
+        if verdict.passed
+        else replace(verdict, released=True, message=verdict.message + words)
+        for verdict in found.audit.verdicts
+    ]
+    return replace(found, audit=replace(found.audit, verdicts=verdicts))
+
+
+def _note(view: FeatureView, found: Judged, run_id: str) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "code_version": view.code_version,
+        "inputs": dict(found.computed.inputs),
+        "data_through": found.computed.data_through.isoformat(),
+        "closed": found.computed.closed,
+        "verdicts": [verdict.to_json() for verdict in found.audit.verdicts],
+    }
+
+
+def _commit(
+    lake: Lake,
+    view: FeatureView,
+    good: Sequence[Judged],
+    now: Callable[[], datetime],
+    run_id: str,
+) -> dict[date, Committed]:
+    """Commit the audited days in one transaction, then record them; return day → result."""
+    if not good:
+        return {}
+    proposals = [
+        Proposal(found.day, found.computed.frame, found.content_hash, _note(view, found, run_id))
+        for found in good
+    ]
+    results = {result.day: result for result in lake.table(view).commit(proposals, now=now)}
+    crash_point("committed")
+    lake.record_profiles(
+        view.name,
+        {
+            (found.day, results[found.day].revision): found.audit.profile
+            for found in good
+            if results[found.day].changed
+        },
+    )
+    lake.record(
+        _entry(view, found, results[found.day].revision, outcome, now(), run_id)
+        for found in good
+        for outcome in [_outcome_of(found, results[found.day])]
+    )
+    crash_point("recorded")
+    return results
+
+
+def _outcome_of(found: Judged, result: Committed) -> Any:
+    if any(verdict.released for verdict in found.audit.verdicts):
+        return "released"
+    return "committed" if result.changed else "unchanged"
+
+
+def _entry(
+    view: FeatureView, found: Judged, revision: int, outcome: Any, now: datetime, run_id: str
+) -> LedgerEntry:
+    return LedgerEntry(
+        view=view.name,
+        day=found.day,
+        revision=revision,
+        outcome=outcome,
+        recorded_at=now,
+        run_id=run_id,
+        code_version=view.code_version,
+        content_hash=found.content_hash,
+        inputs=found.computed.inputs,
+        verdicts=[verdict.to_json() for verdict in found.audit.verdicts],
+    )
+
+
+def _put_in_quarantine(
+    lake: Lake,
+    view: FeatureView,
+    found: Judged,
+    head: Mapping[date, Any],
+    now: datetime,
+    run_id: str,
+) -> None:
+    revision = head[found.day].revision if found.day in head else 0
+    item = Quarantined(
+        kind="frame",
+        name=view.name,
+        item=f"{found.day}-{found.content_hash[:8]}",
+        reason=" ".join(v.message for v in found.audit.verdicts if v.blocks),
+        days=[str(found.day)],
+        found_at=now.isoformat(),
+        details={
+            "content_hash": found.content_hash,
+            "head_revision": revision,
+            "rows": found.computed.frame.height,
+            **_note(view, found, run_id),
+        },
+    )
+    quarantine = Quarantine(lake.quarantine)
+    quarantine.put_frame(found.computed.frame, item)
+    crash_point("quarantining")
+    quarantine.put(item)
+    lake.record([_entry(view, found, revision, "quarantined", now, run_id)])
+
+
+def _close_quarantined(
+    lake: Lake, view: FeatureView, results: Mapping[date, Committed], now: datetime
+) -> None:
+    """Close what was quarantined of days that are certified now."""
+    quarantine = Quarantine(lake.quarantine)
+    for item in quarantine.items(view.name) if results else []:
+        for day in item.touches & results.keys():
+            if item.open:
+                quarantine.close(item, f"revision {results[day].revision} was certified", now)
+
+
+def _certified(view: FeatureView, found: Judged, result: Committed) -> DayOutcome:
+    return DayOutcome(
+        view.name,
+        found.day,
+        "committed" if result.changed else "unchanged",
+        revision=result.revision,
+        version=result.version,
+        content_hash=found.content_hash,
+        code_version=view.code_version,
+        rows=found.computed.frame.height,
+        verdicts=found.audit.verdicts,
+        profile=found.audit.profile,
+        frame=found.computed.frame,
+        counts={"closing_rows": found.computed.closed},
+    )
+
+
+def _quarantined(view: FeatureView, found: Judged) -> DayOutcome:
+    reasons = " ".join(v.message for v in found.audit.verdicts if v.blocks)
+    item = f"{found.day}-{found.content_hash[:8]}"
+    return DayOutcome(
+        view.name,
+        found.day,
+        "quarantined",
+        f"{reasons} The day was quarantined as {item}; what was certified before stays. "
+        f"Look: lockstep quarantine show {view.name} {item}",
+        content_hash=found.content_hash,
+        code_version=view.code_version,
+        rows=found.computed.frame.height,
+        verdicts=found.audit.verdicts,
+        profile=found.audit.profile,
+        frame=found.computed.frame,
+        failing_rows=found.audit.failing_rows,
+    )

@@ -1,0 +1,219 @@
+"""What notebooks, the command line and Dagster's resources use: one project, opened."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from lockstep.catalog import Catalog, discover
+from lockstep.errors import InputError
+from lockstep.ingest import held_days
+from lockstep.lake import Lake
+from lockstep.online import Codecs, OnMissing, Vectors, fetch_vectors
+from lockstep.parity import Parity, parity
+from lockstep.project import Project, find_project
+from lockstep.reader import Reader
+from lockstep.sources import Readable
+from lockstep.stores.redis import OnlineStore
+from lockstep.stores.server import EmbeddedServer
+from lockstep.time import parse_days, to_utc
+from lockstep.training import Joined, point_in_time
+from lockstep.view import FeatureSet, FeatureView
+
+Features = str | FeatureSet | Iterable[Any]
+
+
+def utc_now() -> datetime:
+    """Return the present instant; the engine is always passed it and never asks."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class ViewTable:
+    """The committed rows of one view."""
+
+    view: FeatureView
+    _lake: Lake
+
+    def scan(self, days: str | Collection[date] | None = None) -> pl.LazyFrame:
+        """Return keys, event_timestamp, features, known_at and day of committed rows.
+
+        Args:
+            days: `"2026-11-01..2026-11-21"`, one date, or dates; everything if not given.
+        """
+        chosen = parse_days(days) if isinstance(days, str) else days
+        return self._lake.table(self.view).scan(chosen)
+
+
+class Store:
+    """One opened project.
+
+    Args:
+        project: Where things are.
+        now: Returns the present instant; a test passes its own.
+        options: AWS settings by their environment names; they win over the environment.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        now: Callable[[], datetime] = utc_now,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.project = project
+        self.now = now
+        self.lake = Lake(project, options)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Everything that the project declares."""
+        return discover(self.project)
+
+    @cached_property
+    def online_store(self) -> OnlineStore:
+        """The connection to Redis; nothing is sent before the first call."""
+        url = self.project.redis_url or EmbeddedServer(self.project.state / "redis").url
+        return OnlineStore(url, namespace=self.project.namespace)
+
+    @cached_property
+    def _codecs(self) -> Codecs:
+        return Codecs(self.online_store)
+
+    @property
+    def views(self) -> Mapping[str, FeatureView]:
+        """Every view by name; a view stands after those it reads."""
+        return self.catalog.views
+
+    def view(self, name: str) -> ViewTable:
+        """Return the committed rows of a view.
+
+        Raises:
+            UnknownNameError: There is no such view.
+        """
+        return ViewTable(self.catalog.view(name), self.lake)
+
+    def reader(self) -> Reader:
+        """Return a reader of committed inputs, pinned at what is committed when first asked."""
+
+        def held(of: Readable) -> Mapping[date, str]:
+            return {} if isinstance(of, FeatureView) else held_days(self.lake, of)
+
+        return Reader(self.lake.table, held)
+
+    def online(
+        self,
+        features: Features,
+        entities: Sequence[Mapping[str, Any]] | pl.DataFrame,
+        *,
+        on_missing: OnMissing = "null",
+    ) -> Vectors:
+        """Fetch feature vectors: one row per entity, in order, one round trip.
+
+        Args:
+            features: A feature set (or its name), or a list of features or `view:feature`.
+            entities: Key columns per row, e.g. `[{"household_id": 900}]`.
+            on_missing: "null", "default" (the feature's `empty=` value) or "fail".
+
+        Raises:
+            UnknownNameError: A view, feature or feature set does not exist.
+            InputError: A key is absent or has the wrong type.
+            MissingFeatureError: `on_missing="fail"` and a cell has no value.
+            OnlineError: The online store does not answer.
+        """
+        rows = entities.to_dicts() if isinstance(entities, pl.DataFrame) else list(entities)
+        if on_missing not in ("null", "default", "fail"):
+            raise InputError(
+                f"on_missing is {on_missing!r}.", expected="'null', 'default' or 'fail'"
+            )
+        wanted = {
+            self.catalog.view(view): names
+            for view, names in self.catalog.features(features).items()
+        }
+        return fetch_vectors(
+            self.online_store, self._codecs, wanted, rows, at=self.now(), on_missing=on_missing
+        )
+
+    def training_set(
+        self,
+        spine: pl.DataFrame | pl.LazyFrame,
+        features: Features,
+        *,
+        timestamp: str = "event_timestamp",
+        time_zone: str | None = None,
+        mode: Literal["event"] = "event",
+    ) -> pl.DataFrame:
+        """Join features to a spine, each with the value that was valid at the row's timestamp.
+
+        Every spine row comes back once, in its order, with all its columns and a column
+        `view:feature` per feature. A value counts while
+        `event_timestamp <= t <= event_timestamp + ttl`, ends included; else the cell is null.
+
+        Args:
+            spine: Key columns, a timestamp, and anything else (labels).
+            features: A feature set (or its name), or a list of features or `view:feature`.
+            timestamp: The spine's instant column, UTC.
+            time_zone: Zone of a naive timestamp column; without it a naive one is refused.
+            mode: "event": by event time, corrections included.
+
+        Raises:
+            UnknownNameError: A view, feature or feature set does not exist.
+            InputError: A key column is missing or has another type, or the timestamp is naive.
+        """
+        if mode != "event":
+            raise InputError(f"mode is {mode!r}.", expected="'event'", effect="Nothing was joined.")
+        frame = spine.collect() if isinstance(spine, pl.LazyFrame) else spine
+        instant = _instant(frame, timestamp, time_zone)
+        views = [
+            self._joined(self.catalog.view(name), names)
+            for name, names in self.catalog.features(features).items()
+        ]
+        joined = point_in_time(frame.with_columns(instant), timestamp, views)
+        return joined.with_columns(frame[timestamp]) if timestamp in frame.columns else joined
+
+    def _joined(self, view: FeatureView, features: Sequence[str]) -> Joined:
+        table = self.lake.table(view)
+        rows = (
+            table.scan()
+            if table.exists()
+            else pl.LazyFrame(schema={**view.columns, "day": pl.Date})
+        )
+        return Joined(view.name, view.contract.keys, features, rows, view.contract.ttl)
+
+    def parity(self, *names: str) -> list[Parity]:
+        """Compare online with offline for every entity of the named views (all if none named)."""
+        chosen = [self.catalog.view(name) for name in names] or list(self.views.values())
+        at = self.now()
+        return [parity(self.lake, self.online_store, view, at) for view in chosen]
+
+    def committed(self, of: Readable) -> Mapping[date, Any]:
+        """Return day → what is certified for it; empty if nothing was built yet."""
+        table = self.lake.table(of)
+        return table.head().days if table.exists() else {}
+
+
+def _instant(frame: pl.DataFrame, timestamp: str, time_zone: str | None) -> list[pl.Expr]:
+    """Convert a spine's timestamp to UTC microseconds, where that loses nothing."""
+    dtype = frame.schema.get(timestamp)
+    if not isinstance(dtype, pl.Datetime):
+        return []
+    if dtype.time_zone is None:
+        return [] if time_zone is None else [to_utc(timestamp, time_zone).dt.cast_time_unit("us")]
+    return [pl.col(timestamp).dt.convert_time_zone("UTC").dt.cast_time_unit("us")]
+
+
+def open_store(folder: str | Path | None = None) -> Store:
+    """Open the project at or above `folder` (the current one if not given).
+
+    Raises:
+        ConfigError: There is no project, or its settings are wrong.
+    """
+    return Store(find_project(folder))
+
+
+def each_day(days: str | Iterable[date]) -> Iterator[date]:
+    """Yield the days that a caller named as text or as dates."""
+    yield from parse_days(days) if isinstance(days, str) else days

@@ -1,0 +1,1 @@
+"""The stores: Delta tables and files offline, Redis online."""

@@ -1,0 +1,394 @@
+"""The offline store: one Delta table per view, partitioned by day, written by audited days.
+
+A table is found at its documented path, locally and on S3, before and after a rebuild:
+`pl.scan_delta("<root>/offline/txn_7d")` always reads the certified head.
+"""
+
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, Final
+
+import polars as pl
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Schema,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from lockstep.errors import NotCertifiedError, StoreError
+from lockstep.hashing import content_hash
+from lockstep.stores.committing import commit_days
+from lockstep.stores.day_index import DayIndex, DayRecord, Head
+from lockstep.stores.delta_log import (
+    DataFile,
+    DayChange,
+    LogCommit,
+    commit_metadata,
+    creating_commit,
+    log_file,
+    transaction_id,
+)
+from lockstep.stores.files import Place, open_place
+from lockstep.stores.proposal import (
+    DAY,
+    KNOWN_AT,
+    Committed,
+    Live,
+    Proposal,
+    check_columns,
+    check_contract,
+    check_fixed,
+    check_proposals,
+    damaged_day,
+    stamped,
+    stored_schema,
+)
+from lockstep.stores.scan import scan_files
+
+__all__ = ["Committed", "DayRecord", "DayTable", "Head", "Proposal"]
+
+_RETRIES_IN_LIBRARY: Final = 100
+# One file per day, so that a day is read back in the order in which it was written.
+_ONE_FILE: Final = 1 << 40
+CONFIGURATION: Final = {
+    # Pinned versions must stay readable; `lockstep gc` decides what goes.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+}
+
+
+class DayTable:
+    """The certified days of one view.
+
+    Args:
+        uri: The table's local path or s3:// URI.
+        columns: Keys, event_timestamp and features in order, without `known_at` and `day`.
+        name: Unique in the lake, for instance `txn_7d`; names the transactions and the index.
+        zone: The partition time zone, fixed when the table is created.
+        contract: The contract's schema as JSON text, fixed when the table is created.
+        options: AWS settings; see `lockstep.stores.files`.
+
+    Raises:
+        ConfigError: The name, or a column's name or type, cannot be used.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        columns: Mapping[str, pl.DataType],
+        *,
+        name: str,
+        zone: str,
+        contract: str,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        check_columns(name, columns, reserved={DAY, KNOWN_AT})
+        self.place = open_place(uri, options)
+        self.uri = self.place.uri
+        self.columns = dict(pl.Schema(columns))
+        self.name, self.zone, self.contract = name, zone, contract
+        self.around = open_place(self.uri.rpartition("/")[0], self.place.options)
+        self.index = DayIndex(self.place, self.around.join("_index"), name)
+
+    @property
+    def schema(self) -> pl.Schema:
+        """What the table stores: the declared columns, `known_at`, `day`."""
+        return stored_schema(self.columns)
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        """The table's properties, fixed at creation and by a rebuild."""
+        own = {"name": self.name, "zone": self.zone, "contract": self.contract}
+        return CONFIGURATION | {f"lockstep.{key}": value for key, value in own.items()}
+
+    def exists(self) -> bool:
+        """Return whether the table was created."""
+        return open_table(self.place) is not None
+
+    def create(self) -> None:
+        """Create the table, or check the one that exists; safe when several processes do it.
+
+        Raises:
+            ConfigError: It exists with another partition zone or name.
+            ContractChangedError: It exists with another contract.
+        """
+        create_table(self.place, self.definition())
+        self.open_for_writing()
+
+    def head(self) -> Head:
+        """Return which days are certified now, from the index; reads no rows.
+
+        Raises:
+            StoreError: The table does not exist, is damaged, or was changed by something else.
+            ConfigError: It was created with another partition zone or name.
+        """
+        return self.head_at(self._opened())
+
+    def head_or_none(self) -> Head | None:
+        """Return what `head` returns, or None when the table was never created."""
+        return None if open_table(self.place) is None else self.head()
+
+    def scan(
+        self, days: Collection[date] | None = None, *, version: int | None = None
+    ) -> pl.LazyFrame:
+        """Return the rows of the days (None: all), ordered by day, then as they were committed.
+
+        Columns are those of the table at `version` (None: the newest), ending with `known_at` and
+        `day`. Only the files of the asked days are read. A day without rows contributes none.
+
+        Raises:
+            StoreError: The table or the version does not exist.
+        """
+        handle = self._opened(version)
+        wanted = None if days is None else frozenset(days)
+        files = table_files(handle, DAY)
+        paths = [path for day, path, _, _ in files if wanted is None or day in wanted]
+        return scan_files(self.place, paths, pl.Schema(handle.schema()), {DAY: pl.Date()})
+
+    def read_day(self, day: date) -> pl.DataFrame:
+        """Return one certified day in the order it was committed, checked against its hash.
+
+        Raises:
+            NotCertifiedError: The day is not committed.
+            StoreError: The rows are not those that were certified (a damaged file).
+        """
+        head = self.head()
+        record = head.days.get(day)
+        if record is None:
+            raise NotCertifiedError(f"The day {day} of {self.name} is not committed.")
+        try:
+            frame = self.scan([day], version=head.version).collect(engine="in-memory")
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise damaged_day(self.name, record, f"{type(error).__name__} on reading") from error
+        found = content_hash(frame.drop(KNOWN_AT, DAY))
+        if found != record.content_hash:
+            raise damaged_day(self.name, record, f"content {found}")
+        return frame
+
+    def commit(
+        self, proposals: Sequence[Proposal], *, now: Callable[[], datetime]
+    ) -> list[Committed]:
+        """Commit the days in one commit, or one by one where others write the same days.
+
+        A day whose content hash is that of the head keeps revision, version and `known_at`. `now`
+        is read just before a commit; where it is not later than the `known_at` it would replace,
+        one microsecond after that is taken, so that a clock set back reorders nothing.
+
+        Returns:
+            One entry per proposal, in their order.
+
+        Raises:
+            InputError: A proposal's frame or note does not fit; nothing was written.
+            ContractChangedError: The table was built by another contract; nothing was written.
+            ConflictError: Others kept winning the race for a day.
+            StoreError: The store failed; days that were committed are named.
+        """
+        notes = check_proposals(self.name, proposals, self.columns)
+        if not proposals:
+            return []
+        return commit_days(_Writer(self), self.name, proposals, notes, now, lost_race)
+
+    def versions_of(self, days: Collection[date]) -> dict[date, dict[int, int]]:
+        """Return day → revision → the Delta version that committed it, since the last rebuild.
+
+        Reads every commit of the log, so ask only for days that have more than one revision.
+        """
+        found: dict[date, dict[int, int]] = {day: {} for day in days}
+        for commit in self.index.commits(-1, self.head().version):
+            if commit.replaces:
+                found = {day: {} for day in days}
+            for change in commit.changes:
+                if change.day in found:
+                    found[change.day][change.revision] = commit.version
+        return found
+
+    def beside(self, folder: str) -> "DayTable":
+        """Return the table of the same declaration in a folder beside this one's."""
+        return DayTable(
+            self.around.path(folder),
+            self.columns,
+            name=self.name,
+            zone=self.zone,
+            contract=self.contract,
+            options=self.place.options,
+        )
+
+    def live(self, days: Collection[date]) -> Live:
+        """Return what a rebuild replaces: whatever contract and zone the table was built by.
+
+        Raises:
+            StoreError: The table does not exist.
+        """
+        handle = existing_table(self.place)
+        known = {day: handle.transaction_version(transaction_id(self.name, day)) for day in days}
+        revisions = {day: revision or 0 for day, revision in known.items()}
+        files = [DataFile(*file) for file in table_files(handle, DAY)]
+        head = self.head_at(handle, repairing=True)
+        return Live(head, files, revisions)
+
+    def definition(self) -> dict[str, Any]:
+        """Return the declared table as the `metaData` action of a commit, without its id."""
+        return {"name": self.name} | definition_of(self.schema, DAY, self.configuration)
+
+    def head_at(self, handle: DeltaTable, *, repairing: bool = False) -> Head:
+        """Return what was certified at the version that the handle holds."""
+        table_id = str(handle.metadata().id)
+        return self.index.head(table_id, handle.version(), repairing=repairing)
+
+    def _opened(self, version: int | None = None) -> DeltaTable:
+        handle = existing_table(self.place, version)
+        fixed = {"lockstep.zone": self.zone, "lockstep.name": self.name}
+        check_fixed(self.uri, fixed, handle.metadata().configuration)
+        return handle
+
+    def open_for_writing(self) -> DeltaTable:
+        """Return a handle, if the table was built by the declared contract and zone."""
+        handle = self._opened()
+        check_contract(
+            self.name,
+            declared=self.schema,
+            stored=pl.Schema(handle.schema()),
+            contract=self.contract,
+            stored_contract=handle.metadata().configuration.get("lockstep.contract"),
+        )
+        return handle
+
+
+class _Writer:
+    """A day table held at one version: what `commit_days` needs of it."""
+
+    def __init__(self, table: DayTable) -> None:
+        self._table = table
+        self._handle = table.open_for_writing()
+
+    def head(self) -> Head:
+        return self._table.head_at(self._handle)
+
+    def commits(self, after: int) -> list[LogCommit]:
+        return self._table.index.commits(after, self._handle.version())
+
+    def revision(self, day: date) -> int:
+        return self._handle.transaction_version(transaction_id(self._table.name, day)) or 0
+
+    def write(
+        self, chunk: Sequence[Proposal], changes: Sequence[DayChange], attempt: str
+    ) -> Exception | None:
+        name = self._table.name
+        frames = [
+            stamped(item, change.known_at) for item, change in zip(chunk, changes, strict=True)
+        ]
+        days = ", ".join(f"'{item.day.isoformat()}'" for item in chunk)
+        transactions = [
+            Transaction(transaction_id(name, change.day), change.revision) for change in changes
+        ]
+        try:
+            write_deltalake(
+                self._handle,
+                pl.concat(frames),
+                mode="overwrite",
+                # Exactly these days: a range would erase a day in its middle that failed.
+                predicate=f"{DAY} IN ({days})",
+                target_file_size=_ONE_FILE,
+                writer_properties=WriterProperties(compression="ZSTD"),
+                commit_properties=CommitProperties(
+                    custom_metadata=commit_metadata(name, attempt, changes),
+                    max_commit_retries=_RETRIES_IN_LIBRARY,
+                    app_transactions=transactions,
+                ),
+            )
+        except (DeltaError, OSError) as error:
+            return error
+        return None
+
+    def reopen(self) -> None:
+        self._handle = self._table.open_for_writing()
+
+
+def append_rows(
+    handle: DeltaTable, frame: pl.DataFrame, metadata: Mapping[str, Any]
+) -> Exception | None:
+    """Append the rows in one commit; return what went wrong, though it may have arrived."""
+    properties = CommitProperties(
+        custom_metadata=dict(metadata), max_commit_retries=_RETRIES_IN_LIBRARY
+    )
+    try:
+        write_deltalake(handle, frame, mode="append", commit_properties=properties)
+    except (DeltaError, OSError) as error:
+        return error
+    return None
+
+
+def lost_race(failure: Exception) -> bool:
+    """Return whether a write failed because somebody else committed first."""
+    return isinstance(failure, CommitFailedError)
+
+
+def store_failed(uri: str, error: Exception) -> StoreError:
+    """Return the error about a store that does not answer as it should."""
+    return StoreError(
+        f"The table {uri} could not be read or written.",
+        got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+        fix="Remove the cause and run again: what is certified already is recognized.",
+    )
+
+
+def open_table(place: Place, version: int | None = None) -> DeltaTable | None:
+    """Return the table held at a version (None: the newest), or None when there is no table.
+
+    Raises:
+        StoreError: It is damaged, has no such version, or the store does not answer.
+    """
+    try:
+        return DeltaTable(place.uri, version=version, storage_options=place.options or None)
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise store_failed(place.uri, error) from error
+
+
+def existing_table(place: Place, version: int | None = None) -> DeltaTable:
+    """Return what `open_table` returns, of a table that must exist.
+
+    Raises:
+        StoreError: It does not, or is damaged, or the store does not answer.
+    """
+    handle = open_table(place, version)
+    if handle is None:
+        raise StoreError(
+            f"The table {place.uri} does not exist.",
+            fix="Materialize the view first: `lockstep materialize VIEW`.",
+        )
+    return handle
+
+
+def create_table(place: Place, definition: Mapping[str, Any]) -> None:
+    """Create the table if it does not exist; of several processes doing it one succeeds.
+
+    Raises:
+        StoreError: The store does not answer as it should.
+    """
+    if open_table(place) is None:
+        place.write_if_absent(log_file(0), creating_commit({"id": str(uuid.uuid4()), **definition}))
+
+
+def definition_of(
+    schema: pl.Schema, partition: str, configuration: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a table as the `metaData` action of a commit, without its id."""
+    return {
+        "schemaString": Schema.from_arrow(schema).to_json(),
+        "partitionColumns": [partition],
+        "configuration": dict(configuration),
+    }
+
+
+def table_files(handle: DeltaTable, by: str) -> list[tuple[Any, str, int, int]]:
+    """Return (partition value, path, size in bytes, rows) of every file, in that order."""
+    found = pl.DataFrame(handle.get_add_actions(flatten=True))
+    return sorted(found.select(f"partition.{by}", "path", "size_bytes", "num_records").rows())
