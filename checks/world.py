@@ -1,0 +1,72 @@
+"""Checks on the state of the world: one value, now, re-runnable alone and on a schedule."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from lockstep.freshness import freshness
+from lockstep.view import FeatureView
+from resources.store import StoreResource
+
+
+def world_checks(view: FeatureView) -> list[dg.AssetChecksDefinition]:
+    """Return the view's freshness and parity checks."""
+    return [_freshness_check(view), _parity_check(view)]
+
+
+def _freshness_check(view: FeatureView) -> dg.AssetChecksDefinition:
+    limit = view.contract.freshness
+
+    @dg.asset_check(
+        asset=dg.AssetKey(view.name),
+        name="freshness",
+        description=f"The data's own event time lags at most {limit}; an empty run can't reset it.",
+        metadata={"owner": view.contract.owner},
+    )
+    def freshness_check(lockstep: StoreResource) -> dg.AssetCheckResult:
+        store = lockstep.open()
+        found = freshness(store.lake, view, store.now())
+        return dg.AssetCheckResult(
+            passed=found.holds,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=found.sentence,
+            metadata={
+                "lag_seconds": -1.0 if found.lag is None else found.lag.total_seconds(),
+                "limit_seconds": limit.total_seconds(),
+                "data_through": _instant(found.data_through),
+            },
+        )
+
+    return freshness_check
+
+
+def _parity_check(view: FeatureView) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=dg.AssetKey(f"{view.name}_online"),
+        name="parity",
+        description="Online equals offline, byte for byte, for every entity.",
+        metadata={"owner": view.contract.owner},
+    )
+    def parity_check(lockstep: StoreResource) -> dg.AssetCheckResult:
+        (found,) = lockstep.open().parity(view.name)
+        return dg.AssetCheckResult(
+            passed=found.holds,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=found.sentence,
+            metadata={
+                "entities": found.entities,
+                "equal": found.equal,
+                "mismatch": found.mismatch,
+                "missing": found.missing,
+                "extra": found.extra,
+                "unsealed_days": len(found.unsealed),
+            },
+        )
+
+    return parity_check
+
+
+def _instant(instant: datetime | None) -> dg.MetadataValue:
+    if instant is None:
+        return dg.MetadataValue.text("never computed")
+    return dg.MetadataValue.timestamp(instant.astimezone(UTC))

@@ -1,0 +1,1 @@
+"""Configuration only: each resource builds a plain client of `lockstep`."""
