@@ -1,0 +1,94 @@
+"""The append-only tables: rows are there once, whoever else appends."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from day_tables import DAY, in_threads
+from s3_server import BUCKET, S3, Faults, faulty, s3_server
+
+from lockstep.errors import ConfigError, ContractChangedError, InputError
+from lockstep.stores.append_log import AppendLog
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[S3]:
+    with s3_server() as running:
+        yield running
+
+
+LOG = {"view": pl.String(), "day": pl.Date(), "revision": pl.Int64(), "verdicts": pl.String()}
+
+
+def entries(view: str, count: int = 1) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"view": [view] * count, "day": [DAY] * count, "revision": range(count), "verdicts": "[]"},
+        schema=LOG,
+    )
+
+
+@pytest.fixture(params=["local", "s3"])
+def log(request: pytest.FixtureRequest, tmp_path: Path, store: S3) -> AppendLog:
+    if request.param == "local":
+        return AppendLog(str(tmp_path / "my lake" / "ledger"), LOG)
+    return AppendLog(f"s3://{BUCKET}/{tmp_path.name}/ledger", LOG, options=store.options)
+
+
+def test_a_log_that_does_not_exist_is_empty(log: AppendLog) -> None:
+    assert log.scan().collect().schema == pl.Schema(LOG)
+    assert log.scan().collect().is_empty()
+
+
+def test_appended_rows_stay(log: AppendLog) -> None:
+    log.append(entries("txn_7d", 2))
+    log.append(entries("other"))
+    log.append(entries("txn_7d").clear())
+
+    found = log.scan().collect()
+    assert found.schema == pl.Schema(LOG)
+    assert found.sort("view", "revision")["view"].to_list() == ["other", "txn_7d", "txn_7d"]
+    assert log.scan().filter(pl.col("view") == "txn_7d").collect().height == 2
+
+
+def test_concurrent_first_appends_are_all_kept(log: AppendLog) -> None:
+    def append(view: str) -> None:
+        AppendLog(log.uri, LOG, options=log.place.options).append(entries(view))
+
+    in_threads([lambda view=f"v{number}": append(view) for number in range(4)])
+
+    assert log.scan().collect()["view"].sort().to_list() == ["v0", "v1", "v2", "v3"]
+
+
+def test_rows_without_a_view_or_of_other_columns_are_refused(log: AppendLog) -> None:
+    with pytest.raises(InputError, match="no view"):
+        log.append(entries("x").with_columns(pl.lit(None, pl.String).alias("view")))
+    with pytest.raises(InputError, match="declared columns"):
+        log.append(entries("x").with_columns(revision=1.5))
+
+    assert log.scan().collect().is_empty()
+
+
+def test_another_shape_is_refused_by_name(log: AppendLog) -> None:
+    log.append(entries("x"))
+    wider = AppendLog(log.uri, {**LOG, "run_id": pl.String()}, options=log.place.options)
+
+    with pytest.raises(ContractChangedError, match="run_id added"):
+        wider.append(entries("x").with_columns(run_id=pl.lit("r")))
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_an_append_whose_reply_was_lost_is_there_once(store: S3, lost: int) -> None:
+    uri = f"s3://{BUCKET}/append-lost-{lost}/ledger"
+    AppendLog(uri, LOG, options=store.options).append(entries("first"))
+
+    with faulty(store, Faults(lose_replies=lost)) as proxied:
+        AppendLog(uri, LOG, options=proxied.options).append(entries("second"))
+
+    found = AppendLog(uri, LOG, options=store.options).scan().collect()
+    assert found["view"].sort().to_list() == ["first", "second"]
+
+
+def test_a_log_needs_a_view(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`view`"):
+        AppendLog(str(tmp_path), {"day": pl.Date()})
