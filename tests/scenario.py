@@ -175,6 +175,12 @@ class World:
     def push(self, view: FeatureView, days: Sequence[date] | None = None) -> Pushed:
         return push(self.store.lake, self.store.online_store, view, days, now=self.clock)
 
+    def restart(self) -> "World":
+        """Return the same world as a new process would open it: nothing remembered."""
+        store = Store(self.store.project, now=self.clock)
+        store.__dict__["catalog"] = self.store.catalog
+        return World(store, self.clock, self.views)
+
     def rows(self, view: FeatureView, day: date) -> pl.DataFrame:
         """Return the committed rows of a day, without bookkeeping."""
         return self.store.lake.table(view).read_day(day).drop("known_at", "day")
@@ -186,6 +192,7 @@ def world(
     redis_url: str | None = None,
     views: Views | None = None,
     now: Callable[[], datetime] | None = None,
+    namespace: str | None = None,
 ) -> World:
     """Open a store on a folder; nothing is written before the first use."""
     project = Project(
@@ -193,7 +200,7 @@ def world(
         views="views",
         root=str(folder / "lake"),
         zone=ZONE,
-        namespace=f"test:{uuid4().hex}",
+        namespace=namespace or f"test:{uuid4().hex}",
         redis_url=redis_url or "redis://127.0.0.1:1/0",
         land=None,
     )

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.scenario import PEOPLE, SPRING, World, event, instant, make_views, world
 
 from lockstep.errors import NotCertifiedError
+from tests.scenario import PEOPLE, SPRING, World, event, instant, make_views, world
 
 D1, D2, D3, D4, D5 = (date(2026, 3, 1) + timedelta(days=n) for n in range(5))
 
@@ -20,7 +20,9 @@ def built(tmp_path: Path, redis_url: str) -> World:
     days = [D1, D2, D3, D4, D5]
     events = [event(f"b{n}", 2, day, float(n + 1)) for n, day in enumerate(days)]
     made.land("events", [event("a", 1, D1, 10.0), *events], "all.parquet")
-    made.land("people", [{"user_id": 1, "country": "NZ"}, {"user_id": 2, "country": None}], "p.parquet")
+    made.land(
+        "people", [{"user_id": 1, "country": "NZ"}, {"user_id": 2, "country": None}], "p.parquet"
+    )
     made.ingest(D1, D5)
     made.ingest_people()
     for view in made.views.all:
@@ -106,7 +108,9 @@ def test_a_training_set_keeps_every_row_and_its_order(built: World) -> None:
 
 
 def test_a_view_that_reads_a_view_sees_the_same_day(built: World) -> None:
-    assert {1: None, 2: 3.0} == dict(built.rows(built.views.pace, D4).select("user_id", "per_event").rows())
+    assert {1: None, 2: 3.0} == dict(
+        built.rows(built.views.pace, D4).select("user_id", "per_event").rows()
+    )
 
 
 def test_a_day_that_is_not_certified_is_not_pushed(built: World) -> None:
