@@ -130,33 +130,36 @@ def _refusals(
     now: datetime,
     zone: ZoneInfo,
 ) -> Iterator[tuple[date, str]]:
+    """Yield the days that can't be ingested, each with the reason and the fix."""
     for day in days:
         touching = [
             item
             for item in held
             if day in item.touches or (item.days is None and day not in committed)
         ]
-        if touching:
-            yield (
-                day,
-                (
-                    f"{touching[0].reason} The file is quarantined whole and {source.name} of "
-                    f"{day} was not written. Deliver it again as declared, or release it: "
-                    f"lockstep quarantine release {source.name} {touching[0].item} --reason …"
-                ),
-            )
-        elif day not in fingerprints and not source.may_be_empty:
-            yield (
-                day,
-                (
-                    f"No row of {source.name} has landed for {day}. If that is right, declare "
-                    "may_be_empty=True; if not, wait for the delivery. Nothing was written."
-                ),
-            )
-        elif day < source.start:
+        if day < source.start:
             yield day, f"{source.name} starts on {source.start}. {day} was not written."
         elif as_of(day, zone) > now:
             yield day, f"{day} has not ended. {source.name} of it was not written."
+        elif touching:
+            yield day, _held_back(source, day, touching[0])
+        elif day not in fingerprints and not source.may_be_empty:
+            yield day, _nothing_landed(source, day)
+
+
+def _held_back(source: Source, day: date, item: Quarantined) -> str:
+    return (
+        f"{item.reason} The file is quarantined whole and {source.name} of {day} was not written. "
+        "Deliver it again as declared, or release it: "
+        f"lockstep quarantine release {source.name} {item.item} --reason …"
+    )
+
+
+def _nothing_landed(source: Source, day: date) -> str:
+    return (
+        f"No row of {source.name} has landed for {day}. If that is right, declare "
+        "may_be_empty=True; if not, wait for the delivery. Nothing was written."
+    )
 
 
 def _read_days(

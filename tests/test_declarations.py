@@ -49,15 +49,15 @@ FEATURES: dict[str, tuple[Feature, str]] = {
     "unsigned": (
         Feature(pl.UInt32, "A count."),
         (
-            "'Did.x' is UInt32. Delta Lake has no unsigned integers, so the column would come back as "
-            "Int32. Declare pl.Int64 and cast in the function: pl.len().cast(pl.Int64)."
+            "'Did.x' is UInt32. Delta Lake has no unsigned integers, so the column would come back "
+            "as Int32. Declare pl.Int64 and cast in the function: pl.len().cast(pl.Int64)."
         ),
     ),
     "naive datetime": (
         Feature(pl.Datetime("us"), "When."),
         (
-            "'Did.x' is Datetime(time_unit='us', time_zone=None): it has no time zone, so its instants "
-            "are anybody's guess. Declare pl.Datetime('us', 'UTC') and convert."
+            "'Did.x' is Datetime(time_unit='us', time_zone=None): it has no time zone, so its "
+            "instants are anybody's guess. Declare pl.Datetime('us', 'UTC') and convert."
         ),
     ),
     "nanoseconds": (
@@ -77,15 +77,15 @@ FEATURES: dict[str, tuple[Feature, str]] = {
     "categorical": (
         Feature(pl.Categorical, "A kind."),
         (
-            "'Did.x' is Categorical. The type does not survive Delta Lake and Redis. Declare pl.String "
-            "and cast in the function."
+            "'Did.x' is Categorical. The type does not survive Delta Lake and Redis. Declare "
+            "pl.String and cast in the function."
         ),
     ),
     "duration inside a list": (
         Feature(pl.List(pl.Duration("us")), "Pauses."),
         (
-            "'Did.x[]' is Duration(time_unit='us'). The type does not survive Delta Lake and Redis. "
-            "Declare pl.Int64 with unit='us' (or seconds, days) and convert."
+            "'Did.x[]' is Duration(time_unit='us'). The type does not survive Delta Lake and "
+            "Redis. Declare pl.Int64 with unit='us' (or seconds, days) and convert."
         ),
     ),
     "no description": (
@@ -113,8 +113,8 @@ FEATURES: dict[str, tuple[Feature, str]] = {
     "empty value that nothing uses": (
         Feature(pl.Int64, "A number.", empty=0),
         (
-            "'Did.x' declares empty=0, which nothing would use: the contract says when_absent='last'. "
-            "Remove it, or say when_absent='empty'."
+            "'Did.x' declares empty=0, which nothing would use: the contract says "
+            "when_absent='last'. Remove it, or say when_absent='empty'."
         ),
     ),
 }
@@ -166,22 +166,22 @@ def test_every_problem_of_a_view_is_told_at_once() -> None:
         "Contract 'Did' has no docstring. Say in one sentence what its rows are.",
         "Contract 'Did' has owner 'me'. Name one: 'team:growth' or an e-mail address.",
         (
-            "Contract 'Did' has ttl=1 day, 0:00:00, shorter than a 25-hour day and its landing delay "
-            "of 2:00:00. Values would expire before the next day's arrive: give at least 1 day, "
-            "3:00:00."
+            "Contract 'Did' has ttl=1 day, 0:00:00, shorter than a 25-hour day and its landing "
+            "delay of 2:00:00. Values would expire before the next day's arrive: give at least 1 "
+            "day, 3:00:00."
         ),
         (
-            "'Did.n' is UInt8. Delta Lake has no unsigned integers, so the column would come back as "
-            "Int8. Declare pl.Int64 and cast in the function: pl.len().cast(pl.Int64)."
+            "'Did.n' is UInt8. Delta Lake has no unsigned integers, so the column would come back "
+            "as Int8. Declare pl.Int64 and cast in the function: pl.len().cast(pl.Int64)."
         ),
         (
-            "'Did.n' has no empty= value, but the contract says when_absent='empty'. Declare what an "
-            "entity with no rows in its window has, e.g. empty=0 or empty=None."
+            "'Did.n' has no empty= value, but the contract says when_absent='empty'. Declare what "
+            "an entity with no rows in its window has, e.g. empty=0 or empty=None."
         ),
         "Feature view 'did' reads 'events' over 0 days. Give at least 1.",
         (
-            "Feature view 'did' takes ['txns'], but its inputs are ['events']. Rename the parameter, "
-            "or declare the input it should receive. Nothing was registered."
+            "Feature view 'did' takes ['txns'], but its inputs are ['events']. Rename the "
+            "parameter, or declare the input it should receive. Nothing was registered."
         ),
     ]
 
@@ -234,29 +234,29 @@ SOURCES: dict[str, tuple[dict[str, object], str]] = {
     "naive without a zone": (
         {"schema": {"user_id": pl.Int64, "at": pl.Datetime("us")}},
         (
-            "'events.at' is naive, so its instants are anybody's guess. Declare the zone of its wall "
-            "clock: time_zone='America/New_York' (or 'UTC')."
+            "'events.at' is naive, so its instants are anybody's guess. Declare the zone of its "
+            "wall clock: time_zone='America/New_York' (or 'UTC')."
         ),
     ),
     "aware with a zone": (
         {"time_zone": "Asia/Tokyo"},
         (
-            "'events.at' is Datetime(time_unit='us', time_zone='UTC'), time_zone='Asia/Tokyo'. An aware "
-            "event time is pl.Datetime('us', 'UTC') and has no time_zone of its own."
+            "'events.at' is Datetime(time_unit='us', time_zone='UTC'), time_zone='Asia/Tokyo'. An "
+            "aware event time is pl.Datetime('us', 'UTC') and has no time_zone of its own."
         ),
     ),
     "no such event time": (
         {"event_time": "when"},
         (
-            "'events' names 'when' as event_time, but its schema has ['at', 'user_id']. Correct the "
-            "name, or add the column to the schema."
+            "'events' names 'when' as event_time, but its schema has ['at', 'user_id']. Correct "
+            "the name, or add the column to the schema."
         ),
     ),
     "no key": (
         {"unique_by": []},
         (
-            "'events' has no unique_by. Name the columns that identify a row, so that a file delivered "
-            "twice counts once."
+            "'events' has no unique_by. Name the columns that identify a row, so that a file "
+            "delivered twice counts once."
         ),
     ),
     "a date": (
@@ -288,12 +288,12 @@ def test_a_snapshot_names_columns_that_it_has() -> None:
 
     assert [
         (
-            "'people' names 'id' as key, but its schema has ['user_id']. Correct the name, or add the "
-            "column to the schema."
+            "'people' names 'id' as key, but its schema has ['user_id']. Correct the name, or add "
+            "the column to the schema."
         ),
         (
-            "'people' names 'since' as valid_from, but its schema has ['user_id']. Correct the name, "
-            "or add the column to the schema."
+            "'people' names 'since' as valid_from, but its schema has ['user_id']. Correct the "
+            "name, or add the column to the schema."
         ),
     ] == problems(declare)
 
