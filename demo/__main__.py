@@ -13,7 +13,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
-from lockstep.cli.running import run_assets, serve_ui
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from demo.labels import churn_spine
 from demo.landing import land
+from lockstep.cli.running import run_assets, serve_ui
 from lockstep.errors import LockstepError
 from lockstep.online import Vectors
 from lockstep.parity import Parity
@@ -90,9 +90,14 @@ def _main_job(console: Console, server: EmbeddedServer, began: float) -> bool:
         told, ended = run_assets(store, ["--days", f"{first}..{last}"], console)
         tell(f"{sum(asset.finished for asset in told.assets.values()):,} days of assets.")
         if ended.status:
-            console.print(f"[red]The run failed. Its log: {ended.log}[/]")
-            for message in told.messages():
-                console.print(f"[red]{message}[/]")
+            bad = [
+                f"{name} {day.day}: {day.message}"
+                for name, a in told.assets.items()
+                for day in a.bad
+            ]
+            for message in [*told.errors, *bad]:
+                console.print(message, style="red", markup=False)
+            console.print(f"The run failed. Its log: {ended.log}", style="bold red", markup=False)
             return False
     with story.step(console, "Build a training set, point in time") as tell:
         cuts = [last - timedelta(days=n) for n in (45, 30, 15)]
@@ -159,6 +164,8 @@ def _tell(
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "[dim]–[/]"
     return f"{value:,.3f}" if isinstance(value, float) else str(value)
 
 

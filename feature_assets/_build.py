@@ -22,8 +22,9 @@ from feature_assets._metadata import (
     source_day,
     view_day,
 )
+from lockstep.compute import left_days
 from lockstep.errors import LockstepError
-from lockstep.ingest import ingest, ingest_snapshot
+from lockstep.ingest import days_to_ingest, ingest, ingest_snapshot
 from lockstep.materialize import materialize
 from lockstep.outcome import DayOutcome
 from lockstep.progress import report
@@ -93,19 +94,31 @@ def _window_days(
     readers: Sequence[FeatureView],
     asked: Sequence[date],
 ) -> set[date]:
-    """Return the days that the run's views need of the source and that are not committed."""
+    """Return the days that the run's views need of the source and that are not committed.
+
+    With the days that just left a window, if they have landed: they give closing rows.
+    """
     selected = context.job_def.asset_layer.selected_asset_keys
+    reading = [view for view in readers if dg.AssetKey(view.name) in selected]
     needed = {
         read
-        for view in readers
-        if dg.AssetKey(view.name) in selected
+        for view in reading
         for item in view.inputs
         if item.of is source
         for day in asked
         for read in item.days_read(day)
-        if read >= source.start
     }
-    return needed - store.committed(source).keys()
+    left = {
+        day_left
+        for view in reading
+        for day in asked
+        for item, day_left in left_days(view, day)
+        if item.of is source
+    }
+    committed = store.committed(source).keys()
+    if left - needed - committed:
+        needed |= left & days_to_ingest(store.lake, source, store.now()).keys()
+    return {day for day in needed - committed if day >= source.start}
 
 
 def build_snapshot(snapshot: Snapshot) -> dg.AssetsDefinition:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import date
 
-from lockstep.sources import Input, Readable
+from lockstep.sources import Input
 from lockstep.time import days_between, following_days
 from lockstep.view import FeatureView
 
@@ -43,11 +43,3 @@ def _window(view: FeatureView, item: Input, day: date, newest: date) -> list[dat
     if item.ttl is not None:
         return [d for d in days_between(day, newest) if day in item.days_read(d)]
     return days_between(max(day, view.start), newest)
-
-
-def reads(view: FeatureView, of: Readable) -> bool:
-    """Whether the view reads it, directly or through other views."""
-    return any(
-        item.of is of or (isinstance(item.of, FeatureView) and reads(item.of, of))
-        for item in view.inputs
-    )

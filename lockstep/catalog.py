@@ -132,7 +132,9 @@ def _module_files(project: Project) -> Iterator[tuple[str, Path]]:
 
 def _why(error: Exception, path: Path) -> str:
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
+        elsewhere = error.filename is not None and Path(error.filename) != path
+        where = f"it imports {Path(error.filename or '').name}, " if elsewhere else ""
+        return f"{where}line {error.lineno}: {error.msg}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
     where = f"line {frames[-1].lineno}: " if frames else ""
     return f"{where}{error}"

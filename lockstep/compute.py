@@ -3,7 +3,7 @@
 The only implementation: daily batch, backfill, preview and repair all call `compute_day`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
@@ -13,7 +13,7 @@ import polars as pl
 from lockstep.errors import IncompleteWindowError, InputError
 from lockstep.hashing import canonical
 from lockstep.reader import Reader
-from lockstep.sources import Input, Snapshot, Source
+from lockstep.sources import Input, Readable, Snapshot, Source
 from lockstep.time import as_of, encode_revisions, span
 from lockstep.view import FeatureView
 
@@ -106,7 +106,7 @@ def compute_day(view: FeatureView, day: date, reader: Reader, zone: ZoneInfo) ->
 def inputs_of(view: FeatureView, day: date, reader: Reader) -> dict[str, str]:
     """Return parameter → (day → revision, as runs) for what the day would read now."""
     read = {item.name: item.days_read(day) for item in view.inputs}
-    for item, left in _left_days(view, day):
+    for item, left in left_days(view, day):
         read[item.name] = [left, *read[item.name]]
     heads = {item.name: reader.head(item.of).days for item in view.inputs}
     return {
@@ -147,7 +147,7 @@ def _latest_rows(item: Input, frame: pl.DataFrame, instant: datetime) -> pl.Data
     )
 
 
-def _left_days(view: FeatureView, day: date) -> Iterator[tuple[Input, date]]:
+def left_days(view: FeatureView, day: date) -> Iterator[tuple[Input, date]]:
     """Yield the inputs whose leavers get closing rows, with the day that just left the window."""
     if view.contract.when_absent != "empty":
         return
@@ -168,7 +168,7 @@ def _closing_rows(view: FeatureView, day: date, rows: pl.DataFrame, reader: Read
         reader.rows(item.of, [left]).select(
             pl.col(key).cast(dtype) for key, dtype in contract.entity.key_types.items()
         )
-        for item, left in _left_days(view, day)
+        for item, left in left_days(view, day)
         if left in reader.head(item.of).days
     ]
     if not gone:
@@ -221,9 +221,14 @@ def _data_through(
     return min(reached)
 
 
-def load_inputs(view: FeatureView, days: Iterable[date], reader: Reader) -> None:
-    """Read what computing `days` needs, closing days included, with one scan per input."""
+def load_inputs(view: FeatureView, days: Collection[date], reader: Reader) -> None:
+    """Read what computing `days` needs, one scan per table, and forget what it does not."""
+    wanted: dict[Readable, set[date]] = {}
     for item in view.inputs:
-        wanted = {d for day in days for d in item.days_read(day)}
-        wanted |= {left for day in days for of, left in _left_days(view, day) if of is item}
-        reader.load(item.of, sorted(wanted))
+        wanted.setdefault(item.of, set()).update(d for day in days for d in item.days_read(day))
+    for day in days:
+        for item, left in left_days(view, day):
+            wanted[item.of].add(left)
+    for of, needed in wanted.items():
+        reader.keep(of, needed)
+        reader.load(of, sorted(needed))

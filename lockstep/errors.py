@@ -54,6 +54,10 @@ class LockstepError(Exception):
         return " ".join(parts)
 
 
+class LockstepWarning(UserWarning):
+    """Something a caller should know although the call did what was asked."""
+
+
 class ConfigError(LockstepError):
     """A setting is missing or wrong."""
 

@@ -95,6 +95,7 @@ def ingest(
     A broken file is quarantined whole and the days it touches are refused; other days go on. Rows
     that are equal in `unique_by` count once, the last delivered one.
     """
+    lake.require_safe_commits()
     zone = lake.project.zone
     landed = look(lake.landing, lake.landing_cache, source, zone)
     held = refresh_quarantine(lake, source, landed, now())
@@ -204,6 +205,7 @@ def ingest_snapshot(
     lake: Lake, snapshot: Snapshot, *, now: Callable[[], datetime], run_id: str = ""
 ) -> DayOutcome:
     """Commit the whole snapshot from what has landed; the last delivered row per key counts."""
+    lake.require_safe_commits()
     landed = look(lake.landing, lake.landing_cache, snapshot, lake.project.zone)
     held = refresh_quarantine(lake, snapshot, landed, now())
     if held:
@@ -285,6 +287,7 @@ def days_to_ingest(lake: Lake, source: Source, now: datetime) -> dict[date, str]
 
     Days before the source's start are left out. A refused file is listed in quarantine, not here.
     """
+    lake.require_safe_commits()
     landed = look(lake.landing, lake.landing_cache, source, lake.project.zone)
     refresh_quarantine(lake, source, landed, now)
     seen = lake.latest_entries(source.name)

@@ -36,17 +36,27 @@ def encode_keys(frame: pl.DataFrame, key: Sequence[str]) -> pl.Series:
             an encoded key longer than 1 KiB.
     """
     _require_columns(frame, key)
+    encoded = _encoded(frame, key)
+    longest = encoded.bin.size().max() if frame.height else 0
+    if isinstance(longest, int) and longest > MAX_KEY_BYTES:
+        raise _too_long(f"An entity key in {list(key)}", longest)
+    return encoded
+
+
+def count_long_keys(frame: pl.DataFrame, key: Sequence[str]) -> int:
+    """Return how many rows have a key that `encode_keys` refuses as too long."""
+    return int((_encoded(frame, key).bin.size() > MAX_KEY_BYTES).sum())
+
+
+def _encoded(frame: pl.DataFrame, key: Sequence[str]) -> pl.Series:
+    """Return the encoded keys, null where a part is."""
     parts: list[pl.Expr] = []
     for name in key:
         text = pl.col(name).cast(pl.String)
         kind = "s" if frame.schema[name] == pl.String else "i"
         length = text.str.len_bytes().cast(pl.String)
         parts += [pl.lit(kind), length, pl.lit(":"), text]
-    encoded = frame.select(pl.concat_str(parts).cast(pl.Binary).alias("key")).to_series()
-    longest = encoded.bin.size().max() if frame.height else 0
-    if isinstance(longest, int) and longest > MAX_KEY_BYTES:
-        raise _too_long(f"An entity key in {list(key)}", longest)
-    return encoded
+    return frame.select(pl.concat_str(parts).cast(pl.Binary).alias("key")).to_series()
 
 
 def encode_key(values: Sequence[int | str]) -> bytes:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
@@ -13,8 +13,9 @@ from lockstep.profile import ColumnProfile
 from lockstep.project import Project
 from lockstep.sources import Readable, Snapshot, Source
 from lockstep.stores.append_log import AppendLog
+from lockstep.stores.causes import answering
 from lockstep.stores.delta import DayTable
-from lockstep.stores.files import Place, open_place
+from lockstep.stores.files import Place, open_place, probe_conditional_put
 from lockstep.time import INSTANT
 
 Outcome: TypeAlias = Literal["committed", "unchanged", "quarantined", "released"]
@@ -81,6 +82,18 @@ class Lake:
             options=self.place.options,
         )
 
+    def require_safe_commits(self) -> None:
+        """Return if the store lets one of two writers of the same version win; else raise.
+
+        Asked once per process and place; on a local disk there is nothing to ask.
+
+        Raises:
+            StoreError: The store ignores If-None-Match, refuses, or does not answer. Nothing was
+                written.
+        """
+        if self.place.remote:
+            _probe_once(self.place.uri, tuple(sorted(self.place.options.items())))
+
     @property
     def landing(self) -> Place:
         """The landing zone."""
@@ -137,7 +150,9 @@ class Lake:
         )
         if days is not None:
             rows = rows.filter(pl.col("day").is_in(list(days)))
-        newest = rows.collect().sort("recorded_at", maintain_order=True).unique("day", keep="last")
+        with answering(f"The ledger of {self.place.uri}"):
+            found = rows.collect()
+        newest = found.sort("recorded_at", maintain_order=True).unique("day", keep="last")
         return {row["day"]: _entry(row) for row in newest.iter_rows(named=True)}
 
     def record_profiles(
@@ -162,16 +177,20 @@ class Lake:
             {"day": list(revisions), "revision": list(revisions.values())},
             schema={"day": pl.Date, "revision": pl.Int64},
         )
-        rows = (
-            self._profiles.scan()
-            .filter(pl.col("view") == view, pl.col("day").is_in(list(revisions)))
-            .join(wanted, on=["day", "revision"], how="semi")
-            .collect()
+        scan = self._profiles.scan().filter(
+            pl.col("view") == view, pl.col("day").is_in(list(revisions))
         )
+        with answering(f"The profiles of {self.place.uri}"):
+            rows = scan.join(wanted, on=["day", "revision"], how="semi").collect()
         found: dict[date, dict[str, ColumnProfile]] = {}
         for day, feature, text in rows.select("day", "feature", "profile").iter_rows():
             found.setdefault(day, {})[feature] = ColumnProfile.from_json(json.loads(text))
         return found
+
+
+@cache
+def _probe_once(uri: str, options: tuple[tuple[str, str], ...]) -> None:
+    probe_conditional_put(uri, dict(options))
 
 
 def _entry(row: Mapping[str, Any]) -> LedgerEntry:

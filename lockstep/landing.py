@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Final
@@ -12,9 +14,12 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from lockstep.sources import Snapshot, Source
+from lockstep.stores.causes import answering, not_answered
 from lockstep.stores.files import FileInfo, Place
 from lockstep.time import assign_days, count_odd_times, to_utc
 
+_READERS: Final = 8
+_WHOLE: Final = 16 * 2**20
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -90,15 +95,17 @@ def look(place: Place, cache: Place, of: Source | Snapshot, zone: ZoneInfo) -> L
     """
     made_for = _digest([zone.key, *(f"{name}:{dtype}" for name, dtype in of.schema.items())])
     known = _known(cache, of.name, made_for)
-    files: list[LandedFile] = []
-    for info in place.list(of.name):
-        if not info.path.endswith(".parquet"):
-            continue
+
+    def seen(info: FileInfo) -> LandedFile | None:
         stamp = f"{info.size}-{info.etag or info.modified_ns}"
-        seen = known.get(info.path)
-        if seen is None or seen.stamp != stamp:
-            seen = _inspect(place, info, stamp, of, zone)
-        files.append(seen)
+        before = known.get(info.path)
+        if before is not None and before.stamp == stamp:
+            return before
+        return _inspect(place, info, stamp, of, zone)
+
+    listed = [info for info in place.list(of.name) if info.path.endswith(".parquet")]
+    with ThreadPoolExecutor(_READERS) as pool:
+        files = [file for file in pool.map(seen, listed) if file is not None]
     if {file.path: file for file in files} != known:
         found = {"made_for": made_for, "files": [asdict(file) for file in files]}
         cache.write(f"{of.name}.json", json.dumps(found).encode())
@@ -106,10 +113,11 @@ def look(place: Place, cache: Place, of: Source | Snapshot, zone: ZoneInfo) -> L
 
 
 def _known(cache: Place, name: str, made_for: str) -> dict[str, LandedFile]:
-    if not cache.exists(f"{name}.json"):
+    stored = cache.read_if_exists(f"{name}.json")
+    if stored is None:
         return {}
     try:
-        data = json.loads(cache.read(f"{name}.json"))
+        data = json.loads(stored)
         files = data["files"] if data["made_for"] == made_for else []
         return {file["path"]: LandedFile(**file) for file in files}
     except (ValueError, TypeError, KeyError):
@@ -118,32 +126,73 @@ def _known(cache: Place, name: str, made_for: str) -> dict[str, LandedFile]:
 
 def _inspect(
     place: Place, info: FileInfo, stamp: str, of: Source | Snapshot, zone: ZoneInfo
+) -> LandedFile | None:
+    """Return what one file holds, or None if it was removed since it was listed.
+
+    Raises:
+        StoreError: The store does not answer, which says nothing about the file.
+    """
+    content = _content(place, info)
+    if content is None:
+        return None
+    with answering(f"The landed file {place.path(info.path)}") if place.remote else nullcontext():
+        return _judge(place, content, info, stamp, of, zone)
+
+
+def _content(place: Place, info: FileInfo) -> str | bytes | None:
+    """Return a small remote file's bytes, else the path: reading it in parts is many requests."""
+    if place.remote and info.size <= _WHOLE:
+        return place.read_if_exists(info.path)
+    return info.path
+
+
+def _judge(
+    place: Place,
+    content: str | bytes,
+    info: FileInfo,
+    stamp: str,
+    of: Source | Snapshot,
+    zone: ZoneInfo,
 ) -> LandedFile:
     named = _DATE.findall(info.path.rpartition("/")[2])[-1:] or None
+    try:
+        return _looked_through(place, content, info, stamp, of, zone, named)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        if place.remote and not_answered(error):
+            raise
+        problem = f"{info.path} can't be read as parquet: {_first_line(error)}"
+        return LandedFile(info.path, stamp, info.modified_ns, 0, named, problem)
 
+
+def _looked_through(
+    place: Place,
+    content: str | bytes,
+    info: FileInfo,
+    stamp: str,
+    of: Source | Snapshot,
+    zone: ZoneInfo,
+    named: Sequence[str] | None,
+) -> LandedFile:
     def refuse(problem: str, days: Sequence[str] | None = named, rows: int = 0) -> LandedFile:
         return LandedFile(info.path, stamp, info.modified_ns, rows, days, problem)
 
-    try:
-        schema = _scan(place, [info.path]).collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        return refuse(f"{info.path} can't be read as parquet: {_first_line(error)}")
+    schema = _scan(place, [content]).collect_schema()
     types = of.file_types if isinstance(of, Source) else of.columns
     problems = _schema_problems(info.path, schema, types)
     if isinstance(of, Snapshot):
-        problems += _null_keys(info.path, _scan(place, [info.path]), of) if not problems else ""
+        problems += _null_keys(info.path, _scan(place, [content]), of) if not problems else ""
         good = LandedFile(info.path, stamp, info.modified_ns, 0, ())
         return refuse(problems) if problems else good
     if schema.get(of.event_time) != types[of.event_time]:
         return refuse(problems)
-    scanned = _scan(place, [info.path]).with_columns(_instant(of))
+    scanned = _scan(place, [content]).with_columns(_instant(of))
     rows = scanned.select("event_time").collect().to_series()
-    days = [str(day) for day in assign_days(rows.drop_nulls(), zone).unique().sort()]
-    days = days or named or []
+    touched = [str(day) for day in assign_days(rows.drop_nulls(), zone).unique().sort()]
+    days = touched or named or []
     problems += _null_keys(info.path, scanned, of) if not problems else ""
     if problems:
         return refuse(problems, days, len(rows))
-    nonexistent, ambiguous = _odd_times(place, info.path, of)
+    nonexistent, ambiguous = _odd_times(place, content, of)
     return LandedFile(
         info.path, stamp, info.modified_ns, len(rows), days, None, nonexistent, ambiguous
     )
@@ -164,7 +213,9 @@ def _schema_problems(path: str, schema: Mapping[str, Any], types: Mapping[str, A
 
 def _null_keys(path: str, scanned: pl.LazyFrame, of: Source | Snapshot) -> str:
     """Name the columns that identify rows and have nulls."""
-    counts = scanned.select(pl.col(of.order).null_count()).collect().row(0, named=True)
+    # Every declared column is decoded: a damaged page must not end the ingestion of other files.
+    nulls = scanned.select(pl.col(list(of.columns)).null_count()).collect()
+    counts = nulls.select(of.order).row(0, named=True)
     sentences = [
         f"column {of.event_time if isinstance(of, Source) and name == 'event_time' else name!r}: "
         f"expected a value in every row, as it identifies rows, got {count} nulls"
@@ -174,11 +225,11 @@ def _null_keys(path: str, scanned: pl.LazyFrame, of: Source | Snapshot) -> str:
     return f"{path}: {'; '.join(sentences)}." if sentences else ""
 
 
-def _odd_times(place: Place, path: str, source: Source) -> tuple[int, int]:
+def _odd_times(place: Place, content: str | bytes, source: Source) -> tuple[int, int]:
     if source.time_zone is None:
         return 0, 0
     counts = count_odd_times(source.event_time, source.time_zone)
-    counted = _scan(place, [path]).select(*counts).collect()
+    counted = _scan(place, [content]).select(*counts).collect()
     return counted["nonexistent"].item(), counted["ambiguous"].item()
 
 
@@ -188,16 +239,19 @@ def _instant(source: Source) -> pl.Expr:
     return (column if zone is None else to_utc(source.event_time, zone)).alias("event_time")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _scan(
-    place: Place, paths: Sequence[str], types: Mapping[str, pl.DataType] | None = None
+    place: Place,
+    contents: Sequence[str | bytes],
+    types: Mapping[str, pl.DataType] | None = None,
 ) -> pl.LazyFrame:
+    files: list[Any] = [item if isinstance(item, bytes) else place.path(item) for item in contents]
     return pl.scan_parquet(
-        [place.path(path) for path in paths],
-        storage_options=place.options or None,
+        files,
+        storage_options=place.polars_options,
         schema=None if types is None else dict(types),
         extra_columns="ignore",
         hive_partitioning=False,
@@ -220,4 +274,5 @@ def read_landed(
     if isinstance(of, Source):
         frame = frame.with_columns(_instant(of))
     frame = frame.select(of.columns.keys())
-    return (frame if keep is None else frame.filter(keep)).collect(engine="in-memory")
+    with answering(f"The landing zone {place.uri}"):
+        return (frame if keep is None else frame.filter(keep)).collect(engine="in-memory")

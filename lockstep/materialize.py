@@ -4,6 +4,7 @@ Days are committed in chunks. A crash anywhere loses nothing acknowledged; a rer
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -27,6 +28,7 @@ CHUNK_DAYS = 16
 """Days per commit: bounds memory, and what a crash repeats."""
 
 Profiles = dict[date, dict[str, ColumnProfile]]
+Released = Mapping[tuple[date, str], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def preview(view: FeatureView, day: date, lake: Lake, reader: Reader) -> Judged:
     load_inputs(view, [day], reader)
     soda = SodaSession()
     try:
-        return _judge(view, day, reader, lake, _reference_profiles(view, [day], lake), soda)
+        computed = compute_day(view, day, reader, lake.project.zone)
+        released = Quarantine(lake.quarantine).released_hashes(view.name)
+        return _judge(view, computed, _reference_profiles(view, [day], lake), soda, released)
     finally:
         soda.close()
 
@@ -75,7 +79,9 @@ def materialize(
     Raises:
         ContractChangedError: The table was built by another contract; nothing was computed.
         InputError: The function returned other columns than it promised.
+        StoreError: Commits would not be safe in the lake's store; nothing was written.
     """
+    lake.require_safe_commits()
     table = lake.table(view)
     table.create()
     ordered = sorted(days)
@@ -100,21 +106,22 @@ def _chunk(
     run_id: str,
 ) -> Iterator[DayOutcome]:
     skipped: dict[date, str] = {}
-    judged: dict[date, Judged] = {}
+    waiting: dict[date, Future[Judged]] = {}
     released = Quarantine(lake.quarantine).released_hashes(view.name)
     load_inputs(view, days, reader)
-    for day in days:
-        if as_of(day, lake.project.zone) > now():
-            skipped[day] = f"{view.name} of {day} was skipped: the day has not ended."
-            continue
-        try:
-            found = _judge(view, day, reader, lake, profiles, soda)
-        except IncompleteWindowError as error:
-            skipped[day] = str(error)
-            continue
-        judged[day] = _with_release(found, released)
-        if judged[day].audit.passed:
-            profiles[day] = dict(found.audit.profile)
+    # One auditor, so that days are judged in order, each against the profiles of those before.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit") as auditor:
+        for day in days:
+            if as_of(day, lake.project.zone) > now():
+                skipped[day] = f"{view.name} of {day} was skipped: the day has not ended."
+                continue
+            try:
+                computed = compute_day(view, day, reader, lake.project.zone)
+            except IncompleteWindowError as error:
+                skipped[day] = str(error)
+                continue
+            waiting[day] = auditor.submit(_judge, view, computed, profiles, soda, released)
+    judged = {day: found.result() for day, found in waiting.items()}
     crash_point("computed")
     failed = [found for found in judged.values() if not found.audit.passed]
     good = [found for found in judged.values() if found.audit.passed]
@@ -134,29 +141,30 @@ def _chunk(
 
 def _judge(
     view: FeatureView,
-    day: date,
-    reader: Reader,
-    lake: Lake,
+    computed: Computed,
     profiles: Profiles,
     soda: SodaSession,
+    released: Released,
 ) -> Judged:
-    computed = compute_day(view, day, reader, lake.project.zone)
-    before = trailing_days(day, REFERENCE_DAYS + 1)[:-1]
-    reference = [profiles[d] for d in before if d in profiles]
-    found = audit(computed.frame, view.contract, reference, soda)
-    return Judged(computed, found, content_hash(computed.frame))
+    """Audit a computed day; if it passes, its profile counts for the days after it."""
+    before = trailing_days(computed.day, REFERENCE_DAYS + 1)[:-1]
+    reference = [profiles[day] for day in before if day in profiles]
+    verdicts = audit(computed.frame, view.contract, reference, soda)
+    found = Judged(computed, verdicts, content_hash(computed.frame))
+    found = _with_release(found, released)
+    if found.audit.passed:
+        profiles[computed.day] = dict(verdicts.profile)
+    return found
 
 
 def _reference_profiles(view: FeatureView, days: Sequence[date], lake: Lake) -> Profiles:
     """Return the profiles of the committed days that drift of `days` is measured against."""
-    table = lake.table(view)
-    if not days or not table.exists():
+    head = lake.table(view).head_or_none() if days else None
+    if head is None:
         return {}
     reach = trailing_days(min(days), REFERENCE_DAYS + 1)[0]
-    head = table.head().days
-    return lake.profiles(
-        view.name, {d: record.revision for d, record in head.items() if reach <= d <= max(days)}
-    )
+    near = {d: record.revision for d, record in head.days.items() if reach <= d <= max(days)}
+    return lake.profiles(view.name, near)
 
 
 def _with_release(found: Judged, released: Mapping[tuple[date, str], Mapping[str, str]]) -> Judged:
@@ -201,12 +209,13 @@ def _commit(
     ]
     results = {result.day: result for result in lake.table(view).commit(proposals, now=now)}
     crash_point("committed")
+    unprofiled = _without_profile(lake, view, results)
     lake.record_profiles(
         view.name,
         {
             (found.day, results[found.day].revision): found.audit.profile
             for found in good
-            if results[found.day].changed
+            if found.day in unprofiled
         },
     )
     lake.record(
@@ -216,6 +225,12 @@ def _commit(
     )
     crash_point("recorded")
     return results
+
+
+def _without_profile(lake: Lake, view: FeatureView, results: Mapping[date, Committed]) -> set[date]:
+    """Return the days whose profile is not recorded: new ones, and those of a run that died."""
+    known = {day: result.revision for day, result in results.items() if not result.changed}
+    return results.keys() - lake.profiles(view.name, known).keys()
 
 
 def _outcome_of(found: Judged, result: Committed) -> Any:

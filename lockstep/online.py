@@ -85,7 +85,7 @@ class Codecs:
             if fingerprint not in texts:
                 raise OnlineError(
                     f"A stored row carries the unknown schema {fingerprint.hex()}.",
-                    fix="Rebuild the view online: lockstep push VIEW.",
+                    fix="Rebuild the view online: lockstep push VIEW --rebuild.",
                 )
             self._known[fingerprint] = RowCodec.from_schema_json(texts[fingerprint])
         return self._known[fingerprint]

@@ -9,8 +9,9 @@ import polars as pl
 
 from lockstep.codec import RowCodec, decode_key, encode_keys, header_of, without_version
 from lockstep.lake import Lake
+from lockstep.stores.causes import answering
 from lockstep.stores.redis import OnlineStore
-from lockstep.time import decode_revisions, is_valid, span
+from lockstep.time import as_of, decode_revisions, is_valid, span
 from lockstep.view import FeatureView
 
 Kind: TypeAlias = Literal["mismatch", "missing", "extra"]
@@ -70,6 +71,7 @@ class Parity:
         return (
             f"{self.view}: of {self.entities} entities {' and '.join(parts) or 'all agree'}{behind}"
             f"{f' (e.g. {shown})' if shown else ''}. Repair: lockstep push {self.view}"
+            f"{' --rebuild' if self.equal < self.entities and not self.unsealed else ''}"
         )
 
 
@@ -87,14 +89,11 @@ def valid_rows(lake: Lake, view: FeatureView, at: datetime) -> pl.DataFrame:
         {"day": list(head.days), "revision": [record.revision for record in head.days.values()]},
         schema={"day": pl.Date, "revision": pl.Int64},
     )
-    return (
-        table.scan(version=head.version)
-        .filter(valid)
-        .join(revisions, on="day", how="left")
-        .collect(engine="in-memory")
-        .sort("event_timestamp", maintain_order=True)
-        .unique(contract.keys, keep="last", maintain_order=True)
-    )
+    scan = table.scan(version=head.version).filter(valid).join(revisions, on="day", how="left")
+    with answering(f"The table {table.uri}"):
+        rows = scan.collect(engine="in-memory")
+    rows = rows.sort("event_timestamp", maintain_order=True)
+    return rows.unique(contract.keys, keep="last", maintain_order=True)
 
 
 def parity(lake: Lake, online: OnlineStore, view: FeatureView, at: datetime) -> Parity:
@@ -124,7 +123,7 @@ def parity(lake: Lake, online: OnlineStore, view: FeatureView, at: datetime) -> 
         mismatch=counts["mismatch"],
         missing=counts["missing"],
         extra=counts["extra"],
-        unsealed=unsealed_days(lake, online, view),
+        unsealed=unsealed_days(lake, online, view, at),
         examples=differences[:EXAMPLES],
     )
 
@@ -135,8 +134,14 @@ def _kind(key: bytes, expected: dict[bytes, bytes], served: dict[bytes, bytes]) 
     return "mismatch" if key in expected else "extra"
 
 
-def unsealed_days(lake: Lake, online: OnlineStore, view: FeatureView) -> list[date]:
-    """Return the committed days that some bucket has not sealed at their present revision."""
+def unsealed_days(
+    lake: Lake, online: OnlineStore, view: FeatureView, at: datetime | None = None
+) -> list[date]:
+    """Return the committed days that some bucket has not sealed at their present revision.
+
+    Args:
+        at: Leave out days that have not ended then: those are never pushed.
+    """
     entity, head = view.contract.entity, lake.table(view).head()
     behind: set[date] = set()
     texts = set()
@@ -145,4 +150,4 @@ def unsealed_days(lake: Lake, online: OnlineStore, view: FeatureView) -> list[da
     for text in texts:
         sealed = decode_revisions(text)
         behind |= {day for day, record in head.days.items() if sealed.get(day) != record.revision}
-    return sorted(behind)
+    return sorted(day for day in behind if at is None or as_of(day, lake.project.zone) <= at)

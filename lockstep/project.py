@@ -15,9 +15,7 @@ from lockstep.errors import ConfigError
 from lockstep.schema import NAME
 from lockstep.time import zone_named
 
-_SETTINGS: Final = frozenset(
-    {"views", "root", "time_zone", "namespace", "redis_url", "land", "feature_sets"}
-)
+_SETTINGS: Final = frozenset({"views", "root", "time_zone", "namespace", "redis_url", "land"})
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ audit can get here, whoever asks.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Final
 
 import polars as pl
 
 from lockstep.codec import RowCodec, encode_keys, header_of
+from lockstep.crash import crash_point
 from lockstep.errors import ConflictError, NotCertifiedError, OnlineError
 from lockstep.lake import Lake
+from lockstep.stores.causes import answering
 from lockstep.stores.day_index import Head
 from lockstep.stores.delta import DayTable
 from lockstep.stores.redis import OnlineStore, PushRows, Receipt, Seal
@@ -53,10 +55,15 @@ def push(
     *,
     now: Callable[[], datetime],
     on_rows: Callable[[int], None] | None = None,
+    rebuild: bool = False,
 ) -> Pushed:
-    """Bring the online store in step with the committed days (all, unless named) and seal them.
+    """Bring the online store in step with the committed days (all that have ended, unless named).
 
     Running it twice, late, or beside another push is harmless: older never replaces newer.
+
+    Args:
+        rebuild: Remove the view's rows and seals first and push everything: the repair of rows
+            that were lost or changed under an intact seal.
 
     Raises:
         NotCertifiedError: A named day is not committed in Delta, or has not ended. Nothing is
@@ -66,23 +73,30 @@ def push(
     """
     require_certified(lake, view, days, now())
     prepare(online, view)
+    wiped = _wipe(lake, online, view) if rebuild else 0
     for _ in range(ATTEMPTS - 1):
         try:
-            return _push_once(lake, online, view, days, now(), on_rows)
+            pushed = _push_once(lake, online, view, days, now(), on_rows)
         except ConflictError:
             continue  # plan again from the seals that somebody else has set
-    return _push_once(lake, online, view, days, now(), on_rows)
+        return replace(pushed, wiped=pushed.wiped + wiped)
+    pushed = _push_once(lake, online, view, days, now(), on_rows)
+    return replace(pushed, wiped=pushed.wiped + wiped)
+
+
+def _wipe(lake: Lake, online: OnlineStore, view: FeatureView) -> int:
+    entity, head = view.contract.entity, lake.table(view).head()
+    return online.wipe(entity.name, view.name, entity.buckets, table_id=head.table_id)
 
 
 def require_certified(
     lake: Lake, view: FeatureView, days: Collection[date] | None, now: datetime
 ) -> None:
     """Raise NotCertifiedError if a named day is not committed in Delta, or has not ended."""
-    table = lake.table(view)
-    committed = table.head().days if table.exists() else {}
-    missing = sorted(set(days or ()) - committed.keys())
+    head = lake.table(view).head_or_none()
+    missing = sorted(set(days or ()) - (head.days.keys() if head else set()))
     early = [day for day in days or () if as_of(day, lake.project.zone) > now]
-    if missing or early or not table.exists():
+    if missing or early or head is None:
         what = f"{span(missing or early)} " if days else ""
         raise NotCertifiedError(
             f"{view.name} {what}{'has not ended' if early else 'is not certified'}.",
@@ -118,7 +132,8 @@ def _push_once(
     if _foreign(seals, tables, head):
         wiped = online.wipe(*where, table_id=head.table_id)
         seals = online.seals(*where)
-    wanted = {day: head.days[day].revision for day in (head.days if days is None else days)}
+    asked = _ended(lake, head, now) if days is None else days
+    wanted = {day: head.days[day].revision for day in asked}
     sealed = {bucket: _sealed(seal) for bucket, seal in seals.items()}
     changed = {
         day: min(known.get(day, 0) for known in sealed.values())
@@ -134,6 +149,7 @@ def _push_once(
     }
     receipt = online.push(*where, rows, seals=renewed, started_from=seals, on_chunk=on_rows)
     _read_back(online, view, rows)
+    crash_point("sealed")
     return Pushed(view.name, sorted(changed), head.version, receipt, wiped)
 
 
@@ -163,15 +179,19 @@ def rows_to_push(
         now: Rows past their ttl and grace at this instant count as none.
     """
     contract, zone = view.contract, lake.project.zone
-    alive = [day for day in head.days if _matters(as_of(day, zone), contract.ttl, now)]
+    ended = _ended(lake, head, now)
+    alive = [day for day in ended if _matters(as_of(day, zone), contract.ttl, now)]
     relevant = sorted(set(changed) & set(alive))
     affected = _affected_keys(view, table, head, {day: changed[day] for day in relevant})
     codec = RowCodec(contract.feature_types)
+    with answering(f"The table {table.uri}"):
+        rows = (
+            table.scan(alive, version=head.version)
+            .join(affected.lazy(), on=contract.keys, how="semi")
+            .collect(engine="in-memory")
+        )
     latest = (
-        table.scan(alive, version=head.version)
-        .join(affected.lazy(), on=contract.keys, how="semi")
-        .collect(engine="in-memory")
-        .sort("event_timestamp", maintain_order=True)
+        rows.sort("event_timestamp", maintain_order=True)
         .unique(contract.keys, keep="last", maintain_order=True)
         .join(_revisions(head), on="day", how="left", maintain_order="left")
     )
@@ -197,6 +217,11 @@ def rows_to_push(
     )
 
 
+def _ended(lake: Lake, head: Head, now: datetime) -> list[date]:
+    """Return the committed days that have ended: a row is not served before it is valid."""
+    return [day for day in head.days if as_of(day, lake.project.zone) <= now]
+
+
 def _revisions(head: Head) -> pl.DataFrame:
     return pl.DataFrame(
         {"day": list(head.days), "revision": [record.revision for record in head.days.values()]},
@@ -220,7 +245,8 @@ def _affected_keys(
             if changed[day] <= revision < head.days[day].revision:
                 older.setdefault(version, []).append(day)
     frames += [table.scan(days, version=version).select(keys) for version, days in older.items()]
-    return pl.concat(frames).unique().collect(engine="in-memory")
+    with answering(f"The table {table.uri}"):
+        return pl.concat(frames).unique().collect(engine="in-memory")
 
 
 def _matters(event_timestamp: datetime, ttl: timedelta | None, now: datetime) -> bool:
@@ -253,6 +279,6 @@ def _read_back(online: OnlineStore, view: FeatureView, rows: PushRows) -> None:
             f"A row of {view.name} that was just pushed does not read back: key {key!r}.",
             expected=f"{len(value)} bytes of version {header_of(value).version}",
             got="nothing" if found is None else f"version {header_of(found).version}",
-            fix="Check the server's eviction policy and memory: lockstep doctor.",
-            effect="The view is sealed but not complete; push it again.",
+            fix=f"See lockstep status, then: lockstep push {view.name} --rebuild",
+            effect="The view is sealed but not complete.",
         )

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import polars as pl
 
+from lockstep.keys import MAX_KEY_BYTES, count_long_keys
 from lockstep.pandera_schema import contract_failures
 from lockstep.profile import ColumnProfile, profile, stability_index
 from lockstep.schema import Contract
@@ -113,13 +114,15 @@ def _keys(frame: pl.DataFrame, contract: Contract) -> Verdict:
     keys = contract.keys
     null = frame.select(pl.any_horizontal(pl.col(keys).is_null()).sum()).item()
     repeated = frame.height - frame.select(pl.struct(keys).n_unique()).item()
-    if null or repeated:
+    long = count_long_keys(frame, keys)
+    if null or repeated or long:
+        too_long = f", {long} are longer than {MAX_KEY_BYTES} bytes" if long else ""
         return Verdict(
             "keys",
             passed=False,
             message=f"{null} rows have a null key and {repeated} repeat another row's "
-            f"({', '.join(keys)}). A view has one row per {contract.entity.name}.",
-            numbers={"null": null, "repeated": repeated},
+            f"({', '.join(keys)}){too_long}. A view has one row per {contract.entity.name}.",
+            numbers={"null": null, "repeated": repeated, "too_long": long},
         )
     return Verdict(
         "keys",

@@ -7,9 +7,9 @@ import polars as pl
 
 from lockstep.errors import StoreError
 from lockstep.sources import Readable
+from lockstep.stores.causes import answering
 from lockstep.stores.day_index import Head
 from lockstep.stores.delta import DayTable
-from lockstep.time import SNAPSHOT_DAY
 
 _NOTHING = Head(table_id="", version=-1, days={}, digest="")
 
@@ -36,8 +36,7 @@ class Reader:
     def head(self, of: Readable) -> Head:
         """Return the pinned head; a table that does not exist has no days."""
         if of.name not in self._heads:
-            table = self._table_of(of)
-            self._heads[of.name] = table.head() if table.exists() else _NOTHING
+            self._heads[of.name] = self._table_of(of).head_or_none() or _NOTHING
         return self._heads[of.name]
 
     def held(self, of: Readable) -> Mapping[date, str]:
@@ -45,11 +44,6 @@ class Reader:
         if of.name not in self._held:
             self._held[of.name] = self._held_days(of)
         return self._held[of.name]
-
-    def advance(self, of: Readable, head: Head, frames: Mapping[date, pl.DataFrame]) -> None:
-        """Move the pin to `head`, whose changed days are `frames`: what this run just committed."""
-        self._heads[of.name] = head
-        self._frames.setdefault(of.name, {}).update(frames)
 
     def load(self, of: Readable, days: Collection[date]) -> None:
         """Read the committed ones of `days` that are not in memory, in one scan."""
@@ -59,7 +53,8 @@ class Reader:
         if not missing:
             return
         table = self._table_of(of)
-        found = table.scan(missing, version=head.version).collect(engine="in-memory")
+        with answering(f"The table {table.uri}"):
+            found = table.scan(missing, version=head.version).collect(engine="in-memory")
         parts = found.partition_by("day", as_dict=True, maintain_order=True)
         for day in missing:
             part = parts.get((day,), found.clear())
@@ -81,9 +76,7 @@ class Reader:
             return pl.DataFrame(schema={**of.columns, "day": pl.Date})
         return pl.concat([frames[day] for day in days]).rechunk()
 
-    def forget_before(self, day: date) -> None:
-        """Drop days older than `day` from memory; snapshots stay."""
-        for name, frames in self._frames.items():
-            self._frames[name] = {
-                d: frame for d, frame in frames.items() if d >= day or d == SNAPSHOT_DAY
-            }
+    def keep(self, of: Readable, days: Collection[date]) -> None:
+        """Drop the frames of other days from memory."""
+        frames = self._frames.get(of.name, {})
+        self._frames[of.name] = {day: frames[day] for day in days if day in frames}

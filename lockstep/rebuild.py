@@ -38,6 +38,7 @@ def rebuild(
         NotCertifiedError: A day fails its audit, or lacks an input; the table is as it was.
         ConflictError: Others kept committing to the view.
     """
+    lake.require_safe_commits()
     live = lake.table(view)
     days = sorted(live.head().days) if live.exists() else []
     if not days:

@@ -1,7 +1,7 @@
 """A person certifies what failed, by name and with a reason, while nothing has moved since."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 
 from lockstep.compute import inputs_of
 from lockstep.errors import InputError
@@ -9,6 +9,7 @@ from lockstep.lake import Lake, LedgerEntry
 from lockstep.quality import Verdict
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.reader import Reader
+from lockstep.stores.delta import DayTable
 from lockstep.stores.proposal import Committed, Proposal
 from lockstep.view import FeatureView
 
@@ -18,6 +19,7 @@ def release_file(
 ) -> None:
     """Let ingestion go on without a refused file: its rows stay out, its days are free."""
     _require_reason(item, reason)
+    lake.require_safe_commits()
     Quarantine(lake.quarantine).mark_released(item, reason, now())
 
 
@@ -34,12 +36,47 @@ def release_frame(
     """Commit a quarantined frame as it is; its content hash passes later audits, marked so.
 
     Raises:
-        InputError: No reason is given, the item is closed, or the head revision or the inputs are
-            no longer those seen at quarantine. Nothing is written then.
+        InputError: No reason is given, the item is closed, its keys are null or repeated, or the
+            head revision or the inputs are no longer those seen at quarantine. Nothing is written.
     """
     _require_reason(item, reason)
+    _require_keys(item)
+    lake.require_safe_commits()
     (day,) = item.touches
     table = lake.table(view)
+    _require_unmoved(view, day, item, table, reader)
+    quarantine = Quarantine(lake.quarantine)
+    frame = quarantine.frame(item)
+    # Marked first: a crash before the commit leaves a rerun that passes the audit, marked so.
+    quarantine.mark_released(item, reason, now())
+    details = item.details
+    verdicts = [
+        {**Verdict.from_json(verdict).to_json(), "released": not verdict["passed"]}
+        for verdict in details["verdicts"]
+    ]
+    note = {name: details[name] for name in ("code_version", "inputs", "data_through", "closed")}
+    note |= {"run_id": run_id, "verdicts": verdicts, "released": reason}
+    proposal = Proposal(day, frame, details["content_hash"], note)
+    (result,) = table.commit([proposal], now=now)
+    entry = LedgerEntry(
+        view=view.name,
+        day=day,
+        revision=result.revision,
+        outcome="released",
+        recorded_at=now(),
+        run_id=run_id,
+        code_version=details["code_version"],
+        content_hash=details["content_hash"],
+        inputs=details["inputs"],
+        verdicts=verdicts,
+    )
+    lake.record([entry])
+    return result
+
+
+def _require_unmoved(
+    view: FeatureView, day: date, item: Quarantined, table: DayTable, reader: Reader
+) -> None:
     record = table.head().days.get(day)
     seen = (item.details["head_revision"], item.details["inputs"])
     found = (record.revision if record else 0, inputs_of(view, day, reader))
@@ -51,45 +88,17 @@ def release_frame(
             fix=f"Materialize the day again: lockstep materialize {view.name} --days {day}",
             effect="Nothing was released.",
         )
-    quarantine = Quarantine(lake.quarantine)
-    frame = quarantine.frame(item)
-    # Marked first: a crash before the commit leaves a rerun that passes the audit, marked so.
-    quarantine.mark_released(item, reason, now())
-    verdicts = [
-        {**Verdict.from_json(verdict).to_json(), "released": not verdict["passed"]}
-        for verdict in item.details["verdicts"]
-    ]
-    note = {
-        name: item.details[name] for name in ("code_version", "inputs", "data_through", "closed")
-    }
-    (result,) = table.commit(
-        [
-            Proposal(
-                day,
-                frame,
-                item.details["content_hash"],
-                {**note, "run_id": run_id, "verdicts": verdicts, "released": reason},
-            )
-        ],
-        now=now,
-    )
-    lake.record(
-        [
-            LedgerEntry(
-                view=view.name,
-                day=day,
-                revision=result.revision,
-                outcome="released",
-                recorded_at=now(),
-                run_id=run_id,
-                code_version=item.details["code_version"],
-                content_hash=item.details["content_hash"],
-                inputs=item.details["inputs"],
-                verdicts=verdicts,
-            )
-        ]
-    )
-    return result
+
+
+def _require_keys(item: Quarantined) -> None:
+    """Refuse rows that nobody could look up: no reason makes a null or repeated key servable."""
+    broken = [v for v in item.details["verdicts"] if v["check"] == "keys" and not v["passed"]]
+    if broken:
+        raise InputError(
+            f"{item.name} {item.item} can't be released: {broken[0]['message']}",
+            fix="Correct the view or its source and materialize the day again.",
+            effect="Nothing was released.",
+        )
 
 
 def _require_reason(item: Quarantined, reason: str) -> None:

@@ -1,6 +1,7 @@
 """What notebooks, the command line and Dagster's resources use: one project, opened."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import polars as pl
 
 from lockstep.catalog import Catalog, discover
-from lockstep.errors import InputError
+from lockstep.errors import InputError, LockstepWarning
 from lockstep.ingest import held_days
 from lockstep.lake import Lake
 from lockstep.online import Codecs, OnMissing, Vectors, fetch_vectors
@@ -18,9 +19,11 @@ from lockstep.parity import Parity, parity
 from lockstep.project import Project, find_project
 from lockstep.reader import Reader
 from lockstep.sources import Readable
+from lockstep.status import code_versions
+from lockstep.stores.causes import answering
 from lockstep.stores.redis import OnlineStore
 from lockstep.stores.server import EmbeddedServer
-from lockstep.time import parse_days, to_utc
+from lockstep.time import parse_days, span, to_utc
 from lockstep.training import Joined, point_in_time
 from lockstep.view import FeatureSet, FeatureView
 
@@ -162,6 +165,9 @@ class Store:
         Raises:
             UnknownNameError: A view, feature or feature set does not exist.
             InputError: A key column is missing or has another type, or the timestamp is naive.
+
+        Warns:
+            LockstepWarning: The days of a view were built by different versions of its code.
         """
         if mode != "event":
             raise InputError(f"mode is {mode!r}.", expected="'event'", effect="Nothing was joined.")
@@ -171,8 +177,23 @@ class Store:
             self._joined(self.catalog.view(name), names)
             for name, names in self.catalog.features(features).items()
         ]
-        joined = point_in_time(frame.with_columns(instant), timestamp, views)
+        self._warn_of_mixed_code(features)
+        with answering(f"The lake {self.lake.place.uri}"):
+            joined = point_in_time(frame.with_columns(instant), timestamp, views)
         return joined.with_columns(frame[timestamp]) if timestamp in frame.columns else joined
+
+    def _warn_of_mixed_code(self, features: Features) -> None:
+        for name in self.catalog.features(features):
+            committed = self.committed(self.catalog.view(name))
+            versions = code_versions(committed, self.lake.latest_entries(name))
+            if len(versions) > 1:
+                days = "; ".join(f"{version}: {span(of)}" for version, of in versions.items())
+                warnings.warn(
+                    f"The days of {name} mix versions of its code ({days}). To make them one: "
+                    f"lockstep materialize {name} --days …",
+                    LockstepWarning,
+                    stacklevel=3,
+                )
 
     def _joined(self, view: FeatureView, features: Sequence[str]) -> Joined:
         table = self.lake.table(view)
@@ -191,8 +212,8 @@ class Store:
 
     def committed(self, of: Readable) -> Mapping[date, Any]:
         """Return day → what is certified for it; empty if nothing was built yet."""
-        table = self.lake.table(of)
-        return table.head().days if table.exists() else {}
+        head = self.lake.table(of).head_or_none()
+        return {} if head is None else head.days
 
 
 def _instant(frame: pl.DataFrame, timestamp: str, time_zone: str | None) -> list[pl.Expr]:
@@ -212,8 +233,3 @@ def open_store(folder: str | Path | None = None) -> Store:
         ConfigError: There is no project, or its settings are wrong.
     """
     return Store(find_project(folder))
-
-
-def each_day(days: str | Iterable[date]) -> Iterator[date]:
-    """Yield the days that a caller named as text or as dates."""
-    yield from parse_days(days) if isinstance(days, str) else days

@@ -65,7 +65,7 @@ def _as_of_columns(spine: pl.DataFrame, timestamp: str, view: Joined) -> pl.Data
     )
     right = (
         view.rows.select(*keys, pl.col("event_timestamp").alias(_FROM), *view.features)
-        .filter(pl.col(_FROM) <= left[_AT].max())
+        .filter(pl.col(_FROM) <= pl.lit(left[_AT].max(), dtype=INSTANT))
         .join(left.lazy().select(keys).unique(), on=keys, how="semi")
         .collect(engine="in-memory")
         .unique([*keys, _FROM], keep="last", maintain_order=True)

@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Any, Self
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,15 +14,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from lockstep.cli.console import err
 from lockstep.cli.told import Told
 
 
 class Bars:
     """Bars that follow what a run tells; used as a context, they are gone at its end."""
 
-    def __init__(self, told: Told) -> None:
-        console = err()
+    def __init__(self, told: Told, console: Console) -> None:
         self._told = told
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(

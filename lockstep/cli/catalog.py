@@ -9,6 +9,9 @@ from lockstep.cli.opened import opened, views_named
 from lockstep.errors import LockstepError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+
     from lockstep.status import DayFacts, OnlineFacts, SealFacts, SourceFacts, ViewFacts
     from lockstep.store import Store
 
@@ -43,7 +46,7 @@ def views(
                 len(each.features),
                 _days(each),
                 _fresh(each),
-                _verdict(each.last),
+                _verdict(each.last, each.days),
                 _attention(each),
             )
             for each in facts
@@ -64,24 +67,26 @@ def _days(facts: "ViewFacts | SourceFacts") -> Any:
     if not facts.days:
         return text("none", "dim")
     gaps = f", {len(facts.gaps)} missing" if facts.gaps else ""
-    return text(f"{facts.days[0]}..{facts.days[-1]}{gaps}", "yellow" if gaps else "")
+    return text(f"{len(facts.days)} to {facts.days[-1]}{gaps}", "yellow" if gaps else "")
 
 
 def _fresh(facts: "ViewFacts") -> Any:
     lag = facts.freshness.lag
     if lag is None:
-        return text("never computed", "yellow")
+        return text("never", "yellow")
     return text(f"{lag.total_seconds() / 3600:.1f} h", "green" if facts.freshness.holds else "red")
 
 
-def _verdict(last: "DayFacts | None") -> Any:
+def _verdict(last: "DayFacts | None", days: "Sequence[date]" = ()) -> Any:
+    """Return what came of the newest attempt; its day only where it is not the newest of `days`."""
     if last is None:
         return text("none", "dim")
+    day = "" if days and last.day == days[-1] else f"{last.day} "
     if last.outcome == "quarantined":
-        return text(f"{last.day} quarantined: {', '.join(last.failed)}", "bold red")
+        return text(f"{day}quarantined: {', '.join(last.failed)}", "bold red")
     if last.failed:
-        return text(f"{last.day} warned: {', '.join(last.failed)}", "yellow")
-    return text(f"{last.day} {'released' if last.outcome == 'released' else 'passed'}", "green")
+        return text(f"{day}warned: {', '.join(last.failed)}", "yellow")
+    return text(f"{day}{'released' if last.outcome == 'released' else 'passed'}", "green")
 
 
 def _attention(facts: "ViewFacts") -> Any:

@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -69,10 +70,17 @@ def cell(value: object) -> Text:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> Table:
-    """Return a table; a cell that is Text keeps its style."""
-    made = Table(title=text(title, "bold") if title else None, title_justify="left")
-    for column in columns:
-        made.add_column(text(column), overflow="fold")
+    """Return a table, without a header if the columns have no names; Text keeps its style."""
+    named = any(columns)
+    made = Table(
+        title=text(title, "bold") if title else None,
+        title_justify="left",
+        show_header=named,
+        box=SIMPLE_HEAD if named else None,
+        pad_edge=False,
+    )
+    for at, column in enumerate(columns):
+        made.add_column(text(column), overflow="fold", no_wrap=at == 0)
     for row in rows:
         made.add_row(*(item if isinstance(item, Text) else cell(item) for item in row))
     return made

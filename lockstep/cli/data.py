@@ -50,7 +50,7 @@ def land(
     if as_json:
         emit_json(summary)
     elif is_dataclass(summary) and not isinstance(summary, type):
-        out().print(table(("landed", ""), [(text(k), text(v)) for k, v in _facts(summary)]))
+        out().print(table(("", ""), [(text(k), text(v)) for k, v in _facts(summary)]))
     elif summary is not None:
         say(str(summary))
 

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from lockstep.cli.asked import describing, given_keys, named_features, typed
 from lockstep.cli.console import BROKEN, cell, emit_json, err, note, out, say, table, text
 from lockstep.cli.opened import built, opened, views_named
-from lockstep.errors import ConfigError, InputError
+from lockstep.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,11 +72,15 @@ def push(
     days: Annotated[
         str | None, typer.Option(metavar="FROM..TO", help="Committed days; all if not given.")
     ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Remove the views online first, then push them whole.")
+    ] = False,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Bring the online store in step with what is committed in Delta, and seal it.
 
     Pushing twice is harmless: what is sealed is not sent again, and older never replaces newer.
+    --rebuild repairs rows that were lost or changed under an intact seal.
     """
     from rich.progress import Progress
 
@@ -101,6 +106,7 @@ def push(
                     view,
                     wanted,
                     now=store.now,
+                    rebuild=rebuild,
                     on_rows=lambda rows, task=task: progress.advance(task, rows),  # type: ignore[misc]
                 )
             )
@@ -117,7 +123,7 @@ def _show_pushed(done: "Sequence[Pushed]", *, as_json: bool) -> None:
     rows = [
         (
             each.view,
-            span(each.days) or "all were sealed before",
+            text(span(each.days)) if each.days else text("all were before", "dim"),
             each.receipt.written,
             each.receipt.removed,
             each.receipt.superseded,
@@ -163,9 +169,9 @@ def get(
     from lockstep.cli.stored import show_stored
 
     store = opened()
-    given = _given(keys)
-    wanted = named_features(features, feature_set) or _describing(store, given)
-    entity = _typed(store, wanted, given)
+    given = given_keys(keys)
+    wanted = named_features(features, feature_set) or describing(store, given)
+    entity = typed(store, wanted, given)
     if raw:
         show_stored(store, wanted, entity, as_json=as_json)
         return
@@ -196,71 +202,6 @@ def _status(found: "Mapping[str, Any]") -> Any:
 def _age(found: "Mapping[str, Any]") -> Any:
     seconds = found["age_seconds"]
     return text("") if seconds is None else text(f"{seconds / 3600:.1f} h")
-
-
-def named_features(features: str | None, feature_set: str | None) -> Any:
-    """Return what `--features` or `--feature-set` names; None if neither is given.
-
-    Raises:
-        InputError: Both are given.
-    """
-    if features is not None and feature_set is not None:
-        raise InputError("Both --features and --feature-set are given.", fix="Leave one out.")
-    if features is not None:
-        return [name.strip() for name in features.split(",") if name.strip()]
-    return feature_set
-
-
-def _given(pairs: "Sequence[str]") -> dict[str, str]:
-    given: dict[str, str] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator or not name or name in given:
-            raise InputError(
-                f"{pair!r} names no key column and its value, or one that is named before.",
-                expected="KEY=VALUE, e.g. household_id=900",
-            )
-        given[name] = value
-    return given
-
-
-def _describing(store: "Store", given: "Mapping[str, str]") -> list[str]:
-    """Return every feature of the views whose keys are all given."""
-    found = [
-        f"{view.name}:{feature}"
-        for view in store.views.values()
-        if set(view.contract.keys) <= given.keys()
-        for feature in view.contract.features
-    ]
-    if not found:
-        keys = sorted({", ".join(view.contract.keys) for view in store.views.values()})
-        raise InputError(
-            f"No view describes an entity with {sorted(given)}.",
-            expected=f"the keys of an entity: {' or '.join(keys)}",
-        )
-    return found
-
-
-def _typed(store: "Store", wanted: Any, given: "Mapping[str, str]") -> dict[str, Any]:
-    """Return the given keys as the entities of the wanted features declare them."""
-    import polars as pl
-
-    types = {
-        column: dtype
-        for name in store.catalog.features(wanted)
-        for column, dtype in store.catalog.view(name).contract.entity.key_types.items()
-    }
-    if unknown := sorted(given.keys() - types.keys()):
-        raise InputError(f"{unknown} identify none of these features.", expected=f"{sorted(types)}")
-    entity: dict[str, Any] = {}
-    for name, value in given.items():
-        try:
-            entity[name] = value if types[name] == pl.String else int(value)
-        except ValueError:
-            raise InputError(
-                f"{name}={value} is not usable.", expected=f"{types[name]}", got=repr(value)
-            ) from None
-    return entity
 
 
 def parity(

@@ -47,12 +47,8 @@ def readables(store: "Store") -> "dict[str, Readable]":
     return {**catalog.sources, **catalog.snapshots, **catalog.views}
 
 
-def readables_named(store: "Store", names: Sequence[str]) -> list[str]:
-    """Return the names of sources, snapshots and views as given, or all of them.
-
-    Raises:
-        UnknownNameError: There is none of that name.
-    """
+def require_names(store: "Store", names: Sequence[str]) -> None:
+    """Raise UnknownNameError if one is no source, snapshot or view."""
     known = readables(store)
     for name in names:
         if name not in known:
@@ -63,7 +59,6 @@ def readables_named(store: "Store", names: Sequence[str]) -> list[str]:
                 fix=f"Did you mean {near!r}?" if near else None,
                 effect="Nothing was started.",
             )
-    return list(names) or list(known)
 
 
 def _near(name: str, known: Iterable[str]) -> str | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lockstep.cli.console import cell, emit_json, out, say, table, text
-from lockstep.cli.opened import opened, readables_named
+from lockstep.cli.opened import opened, require_names
 
 if TYPE_CHECKING:
     from lockstep.quarantine import Quarantine, Quarantined
@@ -31,7 +31,7 @@ def list_items(
     """List what waits for a fix or a person."""
     store = opened()
     if name is not None:
-        readables_named(store, [name])
+        require_names(store, [name])
     items = [item for item in _quarantine(store).items(name) if closed or item.open]
     if as_json:
         emit_json([{**vars(item), "open": item.open} for item in items])

@@ -1,15 +1,14 @@
-"""`materialize` and `ui`: Dagster as a child process, so that lineage and checks are recorded."""
+"""`materialize` and `ui`: the commands that run the project's Dagster assets."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lockstep.cli.console import BROKEN, emit_json, note, out, say, table, text
-from lockstep.cli.opened import ended_days, opened, readables_named
-from lockstep.errors import ConfigError, InputError
+from lockstep.cli.opened import ended_days, opened, require_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import date
 
     from lockstep.cli.child import Ended
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
 def materialize(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...", help="Views, sources, snapshots; all if none is named."
-        ),
+        typer.Argument(metavar="[NAME]...", help="Views, sources, snapshots; all if none named."),
     ] = None,
     *,
     days: Annotated[
@@ -35,9 +32,6 @@ def materialize(
             help="Build every committed day of the named views anew, by the declared contract.",
         ),
     ] = False,
-    no_push: Annotated[
-        bool, typer.Option("--no-push", help="Commit only; leave the online store as it is.")
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Compute, audit, commit and push days, through the same Dagster assets that the UI shows.
@@ -45,15 +39,14 @@ def materialize(
     Exit status 1 if a day failed, was refused or had to be skipped; every such day is named.
     """
     store = opened()
-    chosen = readables_named(store, names or [])
+    require_names(store, names or [])
     if rebuild:
         from lockstep.cli.rebuilding import rebuild_views
 
         wanted = rebuild_views(store, names or [], days)
     else:
         wanted = ended_days(store, days)
-    online = [f"{name}_online" for name in chosen if name in store.views and not no_push]
-    told, ended = _run(store, [*chosen, *online], wanted)
+    told, ended = _run(store, names or [], wanted)
     if as_json:
         emit_json({**told.to_json(), "exit_status": ended.status, "log": ended.log})
     else:
@@ -61,39 +54,20 @@ def materialize(
     raise typer.Exit(_status(told, ended))
 
 
-def _run(store: "Store", assets: list[str], days: "list[date]") -> "tuple[Told, Ended]":
-    """Run the assets over the days, a run per unbroken range, and show how far it is."""
-    from lockstep.cli.bars import Bars
-    from lockstep.cli.child import run_child
+def _run(store: "Store", names: "Sequence[str]", days: "Sequence[date]") -> "tuple[Told, Ended]":
+    """Run the assets over the days, a run per unbroken range; return how the worst ended."""
+    from lockstep.cli.running import run_assets
     from lockstep.cli.told import Told
     from lockstep.time import contiguous
 
-    folder = store.project.folder
-    if not (folder / "schedules" / "run.py").is_file():
-        raise ConfigError(
-            f"{folder} has no schedules/run.py.",
-            expected="the module that runs the project's Dagster assets",
-            fix="Take it from the reference project, or call lockstep.materialize from Python.",
-            effect="Nothing was started.",
-        )
-    told = Told()
-    command = [sys.executable, "-m", "schedules.run", "--select", ",".join(assets)]
-    ended: Ended | None = None
-    with Bars(told) as bars:
-        for first, last in contiguous(days):
-            one = run_child(
-                [*command, "--days", f"{first}..{last}"],
-                project=store.project,
-                on_event=bars.hear,
-                now=store.now(),
-            )
-            if ended is None or one.status or one.signal is not None:
-                ended = one
-            if one.signal is not None:
-                break
-    if ended is None:
-        raise InputError("No day is to be materialized.")
-    return told, ended
+    told, chosen = Told(), ["--select", ",".join(names)] if names else []
+    ends: list[Ended] = []
+    for first, last in contiguous(days):
+        _, ended = run_assets(store, [*chosen, "--days", f"{first}..{last}"], told=told)
+        ends.append(ended)
+        if ended.signal is not None:
+            break
+    return told, max(ends, key=lambda ended: (ended.signal or 0, ended.status))
 
 
 def _show(told: "Told", ended: "Ended") -> None:
@@ -101,7 +75,7 @@ def _show(told: "Told", ended: "Ended") -> None:
     rows = [
         (
             name,
-            asset.finished,
+            _count(asset.built),
             _count(asset.counts["committed"]),
             _count(asset.counts["unchanged"]),
             text(len(asset.bad), "bold red") if asset.bad else "",
@@ -112,18 +86,15 @@ def _show(told: "Told", ended: "Ended") -> None:
     ]
     if rows:
         out().print(table(columns, rows))
-    for name, asset in told.assets.items():
-        for day in asset.bad:
-            say(f"{name} {day.day} {day.status}: {day.message}", "red")
-    for step, message in told.unexplained.items():
-        say(f"{step} failed: {message}", "red")
+    for message in told.messages():
+        say(message, "red")
     if ended.signal is not None:
         note(f"Stopped. What was committed stays; run again to complete it. Log: {ended.log}")
     elif ended.status:
-        if not told.bad and not told.failures:
+        if not told.messages():
             note(ended.tail)
         note(f"Log of the run: {ended.log}")
-    else:
+    elif told.run_ids:
         note(f"In the UI (lockstep ui): {', '.join(told.run_ids)}")
 
 
@@ -134,7 +105,7 @@ def _count(days: int) -> object:
 def _status(told: "Told", ended: "Ended") -> int:
     if ended.signal is not None:
         return 128 + ended.signal
-    return BROKEN if told.bad or told.failures or ended.status else 0
+    return BROKEN if told.messages() or ended.status else 0
 
 
 def ui(
@@ -142,22 +113,9 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 3000,
 ) -> None:
     """Serve Dagster's UI and daemon on this machine until Ctrl-C."""
-    from lockstep.cli.child import serve_child
+    from lockstep.cli.running import serve_ui
 
     project = opened().project
-    workspace = project.folder / "workspace.yaml"
-    if not workspace.is_file():
-        raise ConfigError(
-            f"{project.folder} has no workspace.yaml.",
-            expected="the file that tells Dagster what to load",
-            effect="Nothing was started.",
-        )
-    say(f"Dagster will answer on http://127.0.0.1:{port} (Ctrl-C stops it)")
-    dagster = [sys.executable, "-m", "dagster"]
-    ended = serve_child(
-        [*dagster, "dev", "-w", workspace.name, "--host", "127.0.0.1", "--port", str(port)],
-        # Several of Dagster's processes at once fail to create the schema of a fresh home.
-        first=[*dagster, "instance", "info"],
-        project=project,
-    )
+    note(f"Dagster will answer on http://127.0.0.1:{port} (Ctrl-C stops it)")
+    ended = serve_ui(project, port)
     raise typer.Exit(0 if ended.signal is not None else ended.status)

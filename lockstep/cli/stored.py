@@ -37,7 +37,7 @@ def show_stored(store: Store, wanted: Any, entity: Mapping[str, Any], *, as_json
         emit_json(found)
         return
     for item in found:
-        out().print(table(("part", "value"), _rows(item), f"{item.view} at {item.key}"))
+        out().print(table(("", ""), _rows(item), f"{item.view} at {item.key}"))
 
 
 def _stored(store: Store, views: Sequence[FeatureView], entity: Mapping[str, Any]) -> list[Stored]:

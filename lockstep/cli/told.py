@@ -2,8 +2,8 @@
 
     {"event": "plan", "name": "txn_7d", "days": 60}
     {"event": "day", "name": "txn_7d", "day": "2026-11-21", "status": "committed", "message": ""}
-    {"event": "push", "name": "txn_7d_online", "days": 60, "rows": 2469}
-    {"event": "failure", "step": "txn_7d", "message": "…"}
+    {"event": "push", "name": "txn_7d", "days": 60, "rows": 2469}
+    {"event": "error", "message": "…"}   what no day's message says
     {"event": "done", "run_id": "…"}
 
 Other events and other facts are ignored, so that either side may be newer.
@@ -27,18 +27,23 @@ class BadDay:
 
 @dataclass
 class ToldAsset:
-    """What was heard of one source, snapshot or view, or of its push.
+    """What was heard of one source, snapshot or view, its push included.
 
     Attributes:
         planned: Days that the run means to build or push; 0 if it did not say.
-        counts: Status → days.
-        rows: Rows pushed; None if it is no push, or none was needed.
+        counts: Status → days; a pushed day counts as "pushed" too.
+        rows: Rows pushed; None if there was no push.
     """
 
     planned: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     bad: list[BadDay] = field(default_factory=list)
     rows: int | None = None
+
+    @property
+    def built(self) -> int:
+        """Days that were to be built and that something has come of."""
+        return self.finished - self.counts["pushed"]
 
     @property
     def finished(self) -> int:
@@ -51,13 +56,17 @@ class Told:
     """Everything heard of one run."""
 
     assets: dict[str, ToldAsset] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
 
-    @property
-    def bad(self) -> bool:
-        """Whether some day is not certified."""
-        return any(asset.bad for asset in self.assets.values())
+    def messages(self) -> list[str]:
+        """Return a sentence per day that is not certified, then what else went wrong."""
+        bad = [
+            f"{name} {day.day} {day.status}: {day.message}"
+            for name, asset in self.assets.items()
+            for day in asset.bad
+        ]
+        return bad + self.errors
 
     def hear(self, event: Any) -> str | None:
         """Take in one event; return the asset it is about."""
@@ -73,8 +82,8 @@ class Told:
                 asset = self._of(name)
                 asset.counts["pushed"] += days
                 asset.rows = (asset.rows or 0) + rows
-            case {"event": "failure", "step": str(step), "message": str(message)}:
-                self.failures[step] = message
+            case {"event": "error", "message": str(message)}:
+                self.errors.append(message)
                 return None
             case {"event": "done", "run_id": str(run_id)}:
                 self.run_ids.append(run_id)
@@ -82,18 +91,6 @@ class Told:
             case _:
                 return None
         return name
-
-    @property
-    def unexplained(self) -> dict[str, str]:
-        """Step → why it failed, where no bad day of the same asset or view says it already."""
-        return {
-            step: message
-            for step, message in self.failures.items()
-            if not any(
-                name in self.assets and self.assets[name].bad
-                for name in (step, step.removesuffix("_online"))
-            )
-        }
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -108,7 +105,7 @@ class Told:
                 }
                 for name, asset in self.assets.items()
             },
-            "failures": self.failures,
+            "errors": self.errors,
         }
 
     def _of(self, name: str) -> ToldAsset:

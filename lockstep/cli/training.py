@@ -1,15 +1,16 @@
 """`training-set`: features joined to an analyst's rows, each as it was at the row's time."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lockstep.cli.asked import named_features
 from lockstep.cli.console import emit_json, note, out, say, table
-from lockstep.cli.online import named_features
 from lockstep.cli.opened import opened
-from lockstep.errors import InputError
+from lockstep.errors import InputError, LockstepWarning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +47,9 @@ def training_set(
     _require_kind(to)
     store = opened()
     rows = _read(spine)
-    joined = store.training_set(rows, wanted, timestamp=timestamp, time_zone=time_zone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LockstepWarning)  # told below, in the summary
+        joined = store.training_set(rows, wanted, timestamp=timestamp, time_zone=time_zone)
     _write(joined, to)
     shares = {
         f"{view}:{name}": joined[f"{view}:{name}"].null_count() / joined.height

@@ -2,10 +2,12 @@
 
 import uuid
 from collections.abc import Mapping
+from typing import Final
 
 import polars as pl
 
 from lockstep.errors import ConfigError, ConflictError, InputError
+from lockstep.stores.causes import store_failed
 from lockstep.stores.committing import LOST_RACES
 from lockstep.stores.delta import (
     CONFIGURATION,
@@ -15,7 +17,6 @@ from lockstep.stores.delta import (
     existing_table,
     lost_race,
     open_table,
-    store_failed,
     table_files,
 )
 from lockstep.stores.delta_log import METADATA_KEY, log_file
@@ -23,7 +24,9 @@ from lockstep.stores.files import open_place
 from lockstep.stores.proposal import check_columns, check_contract, check_frame
 from lockstep.stores.scan import scan_files
 
-_PARTITION = "view"
+_PARTITION: Final = "view"
+# What Delta and Hive write for a null in a partition column, and read back as one.
+_READ_AS_NULL: Final = pl.Series([None, "", "__HIVE_DEFAULT_PARTITION__"], dtype=pl.String)
 
 
 class AppendLog:
@@ -64,21 +67,20 @@ class AppendLog:
             StoreError: The store failed.
         """
         check_frame(self.uri, frame, self.columns)
-        if frame[_PARTITION].null_count():
+        if frame[_PARTITION].is_in(_READ_AS_NULL, nulls_equal=True).any():
             raise InputError(f"A row for {self.uri} has no view.", effect="Nothing was written.")
         if frame.is_empty():
             return
         schema, attempt = pl.Schema(self.columns), uuid.uuid4().hex
         for _ in range(LOST_RACES):
-            create_table(self.place, definition_of(schema, _PARTITION, CONFIGURATION))
-            handle = existing_table(self.place)
+            handle = create_table(self.place, definition_of(schema, _PARTITION, CONFIGURATION))
             check_contract(self.uri, declared=schema, stored=pl.Schema(handle.schema()))
             start = handle.version()
             failure = append_rows(handle, frame, {METADATA_KEY: {"attempt": attempt}})
             if failure is None or self._landed(attempt, start):
                 return
             if not lost_race(failure):
-                raise store_failed(self.uri, failure) from failure
+                raise store_failed(f"The table {self.uri}", failure) from None
         raise ConflictError(
             f"Others kept changing {self.uri}.", fix="Run again.", effect="Nothing was appended."
         )

@@ -6,6 +6,7 @@ from datetime import date, datetime
 from typing import Any, Final, Protocol
 
 from lockstep.errors import ConflictError, LockstepError, StoreError
+from lockstep.stores.causes import cause_of, fix_of
 from lockstep.stores.day_index import Head
 from lockstep.stores.delta_log import DayChange, LogCommit
 from lockstep.stores.proposal import (
@@ -69,7 +70,7 @@ def commit_days(
         if not pending:
             return [done[proposal.day] for proposal in proposals]
         if failure is not None and not (lost_race(failure) and lost <= LOST_RACES):
-            raise _gave_up(name, failure, pending, done, race=lost_race(failure)) from failure
+            raise _gave_up(name, failure, pending, done, race=lost_race(failure)) from None
         chunk = list(pending.values())[: 1 if alone else None]
         known_at = certified_at(now(), (head.days.get(item.day) for item in chunk))
         changes = [
@@ -113,7 +114,7 @@ def _gave_up(
 ) -> LockstepError:
     left = ", ".join(sorted(map(str, pending)))
     effect = f"Certified: {', '.join(sorted(map(str, done))) or 'no day'}. Not written: {left}."
-    cause = str(failure).strip().partition("\n")[0]
+    cause = cause_of(failure)
     if race:
         return ConflictError(
             f"Others kept changing {name} while {left} was being committed.",
@@ -123,7 +124,7 @@ def _gave_up(
         )
     return StoreError(
         f"The days {left} of {name} could not be written.",
-        got=f"{type(failure).__name__}: {cause}",
-        fix="Remove the cause and run again: what is certified already is recognized.",
+        got=cause,
+        fix=fix_of(cause),
         effect=effect,
     )

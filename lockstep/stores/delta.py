@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from lockstep.errors import NotCertifiedError, StoreError
 from lockstep.hashing import content_hash
+from lockstep.stores.causes import answering, not_answered, store_failed
 from lockstep.stores.committing import commit_days
 from lockstep.stores.day_index import DayIndex, DayRecord, Head
 from lockstep.stores.delta_log import (
@@ -118,8 +119,7 @@ class DayTable:
             ConfigError: It exists with another partition zone or name.
             ContractChangedError: It exists with another contract.
         """
-        create_table(self.place, self.definition())
-        self.open_for_writing()
+        self._writable(create_table(self.place, self.definition()))
 
     def head(self) -> Head:
         """Return which days are certified now, from the index; reads no rows.
@@ -132,7 +132,8 @@ class DayTable:
 
     def head_or_none(self) -> Head | None:
         """Return what `head` returns, or None when the table was never created."""
-        return None if open_table(self.place) is None else self.head()
+        handle = open_table(self.place)
+        return None if handle is None else self.head_at(self._ours(handle))
 
     def scan(
         self, days: Collection[date] | None = None, *, version: int | None = None
@@ -165,6 +166,8 @@ class DayTable:
         try:
             frame = self.scan([day], version=head.version).collect(engine="in-memory")
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            if self.place.remote and not_answered(error):
+                raise store_failed(f"The table {self.uri}", error) from None
             raise damaged_day(self.name, record, f"{type(error).__name__} on reading") from error
         found = content_hash(frame.drop(KNOWN_AT, DAY))
         if found != record.content_hash:
@@ -226,7 +229,10 @@ class DayTable:
             StoreError: The table does not exist.
         """
         handle = existing_table(self.place)
-        known = {day: handle.transaction_version(transaction_id(self.name, day)) for day in days}
+        with answering(f"The table {self.uri}", DeltaError):
+            known = {
+                day: handle.transaction_version(transaction_id(self.name, day)) for day in days
+            }
         revisions = {day: revision or 0 for day, revision in known.items()}
         files = [DataFile(*file) for file in table_files(handle, DAY)]
         head = self.head_at(handle, repairing=True)
@@ -242,14 +248,19 @@ class DayTable:
         return self.index.head(table_id, handle.version(), repairing=repairing)
 
     def _opened(self, version: int | None = None) -> DeltaTable:
-        handle = existing_table(self.place, version)
+        return self._ours(existing_table(self.place, version))
+
+    def _ours(self, handle: DeltaTable) -> DeltaTable:
         fixed = {"lockstep.zone": self.zone, "lockstep.name": self.name}
         check_fixed(self.uri, fixed, handle.metadata().configuration)
         return handle
 
     def open_for_writing(self) -> DeltaTable:
         """Return a handle, if the table was built by the declared contract and zone."""
-        handle = self._opened()
+        return self._writable(existing_table(self.place))
+
+    def _writable(self, handle: DeltaTable) -> DeltaTable:
+        self._ours(handle)
         check_contract(
             self.name,
             declared=self.schema,
@@ -274,7 +285,8 @@ class _Writer:
         return self._table.index.commits(after, self._handle.version())
 
     def revision(self, day: date) -> int:
-        return self._handle.transaction_version(transaction_id(self._table.name, day)) or 0
+        with answering(f"The table {self._table.uri}", DeltaError):
+            return self._handle.transaction_version(transaction_id(self._table.name, day)) or 0
 
     def write(
         self, chunk: Sequence[Proposal], changes: Sequence[DayChange], attempt: str
@@ -329,27 +341,17 @@ def lost_race(failure: Exception) -> bool:
     return isinstance(failure, CommitFailedError)
 
 
-def store_failed(uri: str, error: Exception) -> StoreError:
-    """Return the error about a store that does not answer as it should."""
-    return StoreError(
-        f"The table {uri} could not be read or written.",
-        got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-        fix="Remove the cause and run again: what is certified already is recognized.",
-    )
-
-
 def open_table(place: Place, version: int | None = None) -> DeltaTable | None:
     """Return the table held at a version (None: the newest), or None when there is no table.
 
     Raises:
         StoreError: It is damaged, has no such version, or the store does not answer.
     """
-    try:
-        return DeltaTable(place.uri, version=version, storage_options=place.options or None)
-    except TableNotFoundError:
-        return None
-    except (DeltaError, OSError) as error:
-        raise store_failed(place.uri, error) from error
+    with answering(f"The table {place.uri}", DeltaError):
+        try:
+            return DeltaTable(place.uri, version=version, storage_options=place.delta_options)
+        except TableNotFoundError:
+            return None
 
 
 def existing_table(place: Place, version: int | None = None) -> DeltaTable:
@@ -367,14 +369,17 @@ def existing_table(place: Place, version: int | None = None) -> DeltaTable:
     return handle
 
 
-def create_table(place: Place, definition: Mapping[str, Any]) -> None:
-    """Create the table if it does not exist; of several processes doing it one succeeds.
+def create_table(place: Place, definition: Mapping[str, Any]) -> DeltaTable:
+    """Return the table, created if it does not exist; of several processes doing it one succeeds.
 
     Raises:
         StoreError: The store does not answer as it should.
     """
-    if open_table(place) is None:
+    handle = open_table(place)
+    if handle is None:
         place.write_if_absent(log_file(0), creating_commit({"id": str(uuid.uuid4()), **definition}))
+        handle = existing_table(place)
+    return handle
 
 
 def definition_of(
@@ -389,6 +394,7 @@ def definition_of(
 
 
 def table_files(handle: DeltaTable, by: str) -> list[tuple[Any, str, int, int]]:
-    """Return (partition value, path, size in bytes, rows) of every file, in that order."""
-    found = pl.DataFrame(handle.get_add_actions(flatten=True))
+    """Return (partition value, path as logged, size in bytes, rows) of every file, in order."""
+    with answering(f"The table {handle.table_uri}", DeltaError):
+        found = pl.DataFrame(handle.get_add_actions(flatten=True))
     return sorted(found.select(f"partition.{by}", "path", "size_bytes", "num_records").rows())

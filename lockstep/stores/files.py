@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lockstep.errors import ConfigError, StoreError
 
@@ -25,9 +25,14 @@ AWS_VARIABLES: Final = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
     "AWS_ALLOW_HTTP",
 )
 _TEMPORARY: Final = ".lockstep-tmp-"
+
+# Bounds how long a store that does not answer holds up a run; the defaults are 3 minutes and more.
+_DELTA_WAITS: Final = {"connect_timeout": "5s", "timeout": "30s", "retry_timeout": "60s"}
+_POLARS_WAITS: Final = {"connect_timeout": "5s", "timeout": "30s", "retry_timeout_ms": 30_000}
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,21 @@ class Place(ABC):
 
     uri: str
     options: dict[str, str]
+
+    @property
+    def remote(self) -> bool:
+        """Whether reading costs a round trip each time."""
+        return bool(self.options)
+
+    @property
+    def delta_options(self) -> dict[str, str] | None:
+        """What Delta takes to reach this place."""
+        return {**self.options, **_DELTA_WAITS} if self.options else None
+
+    @property
+    def polars_options(self) -> dict[str, Any] | None:
+        """What Polars takes to reach this place."""
+        return {**self.options, **_POLARS_WAITS} if self.options else None
 
     def path(self, name: str) -> str:
         """Return what Delta and Polars call that file or folder: a local path or an s3:// URI."""
@@ -145,8 +165,8 @@ def probe_conditional_put(uri: str, options: Mapping[str, str] | None = None) ->
     """
     place = open_place(uri, options)
     name = f"_lockstep_probe_{uuid.uuid4().hex}"
+    place.write_if_absent(name, b"first")
     try:
-        place.write_if_absent(name, b"first")
         both = place.write_if_absent(name, b"second")
     finally:
         place.delete(name)
@@ -179,7 +199,12 @@ def checked(name: str) -> str:
 
 def _aws_options(given: Mapping[str, str]) -> dict[str, str]:
     found = {key: os.environ[key] for key in AWS_VARIABLES if os.environ.get(key)}
+    if "AWS_ACCESS_KEY_ID" in given:
+        found.pop("AWS_SESSION_TOKEN", None)  # belongs to the environment's own key
     found.update(given)
+    for_s3 = found.pop("AWS_ENDPOINT_URL_S3", None)
+    if for_s3 and "AWS_ENDPOINT_URL" not in given:
+        found["AWS_ENDPOINT_URL"] = for_s3
     found.setdefault("AWS_REGION", found.pop("AWS_DEFAULT_REGION", "us-east-1"))
     if os.environ.get("AWS_S3_LOCKING_PROVIDER") or "AWS_S3_LOCKING_PROVIDER" in found:
         raise ConfigError(
@@ -190,7 +215,8 @@ def _aws_options(given: Mapping[str, str]) -> dict[str, str]:
     if plain and found.get("AWS_ALLOW_HTTP", "").lower() not in {"true", "1"}:
         raise ConfigError(
             f"AWS_ENDPOINT_URL is {found['AWS_ENDPOINT_URL']}, which is not encrypted.",
-            fix="Use https://, or set AWS_ALLOW_HTTP=true if the network is yours alone.",
+            fix="Use https://, or set AWS_ALLOW_HTTP=true (on the S3 resource: use_ssl=False) if "
+            "the network is yours alone.",
         )
     return found
 

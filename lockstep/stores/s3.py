@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache
 from typing import Any, Final
 
 from lockstep.errors import StoreError
+from lockstep.stores.causes import fix_of
 from lockstep.stores.files import FileInfo, Place, checked
 
 _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
+CONNECTIONS: Final = 16
 _TAKEN: Final = frozenset({"PreconditionFailed", "412"})
 
 
@@ -24,14 +26,10 @@ class _S3Place(Place):
         self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self.options = options
 
-    def join(self, name: str) -> Place:
-        below = _S3Place(self._bucket, self._key(name), self.options)
-        below.__dict__["_client"] = self._client
-        return below
+        self._client = _shared_client(tuple(sorted(options.items())))
 
-    @cached_property
-    def _client(self) -> "_Client":
-        return _Client(self.options)
+    def join(self, name: str) -> Place:
+        return _S3Place(self._bucket, self._key(name), self.options)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{checked(name)}" if self._prefix else checked(name)
@@ -95,12 +93,19 @@ class _S3Place(Place):
             code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
             if missing_ok and code in _MISSING:
                 return
+            got = f"{type(error).__name__} {code}".rstrip()
             raise StoreError(
                 f"The object {self.uri}/{name} could not be read or written.",
-                got=f"{type(error).__name__} {code}".rstrip(),
-                fix="Check AWS_ENDPOINT_URL, the credentials, and that the bucket exists.",
+                got=got,
+                fix=fix_of(got),
                 effect="Whether a write arrived is unknown: a rerun finds out and completes it.",
-            ) from error
+            ) from None  # the answer may repeat credentials
+
+
+@cache
+def _shared_client(options: tuple[tuple[str, str], ...]) -> "_Client":
+    """One client per settings: making one takes longer than most requests, and has its own pool."""
+    return _Client(dict(options))
 
 
 class _Client:
@@ -123,7 +128,8 @@ class _Client:
 
         config = Config(
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=20,
+            max_pool_connections=CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": 4},
             # Checksums in trailers are unknown to many S3-compatible stores.
             request_checksum_calculation="when_required",

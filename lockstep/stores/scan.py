@@ -1,6 +1,7 @@
 """Parquet files of a lake, scanned in a given order."""
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -16,17 +17,18 @@ def scan_files(
 
     Args:
         place: The table's folder.
-        paths: Paths below it, each with a `column=value` folder per partition column.
+        paths: Paths below it as the log spells them (URL-encoded), each with a `column=value`
+            folder per partition column.
         schema: The table's schema.
         partition: The partition columns' types.
     """
     if not paths:
         return pl.LazyFrame(schema=schema)
     scan = pl.scan_parquet(
-        [place.path(path) for path in paths],
+        [place.path(unquote(path)) for path in paths],
         hive_schema=partition,
         hive_partitioning=True,
         glob=False,
-        storage_options=place.options or None,
+        storage_options=place.polars_options,
     )
     return scan.select(list(schema))
