@@ -30,5 +30,6 @@ lock:  ## Write the locks again from pyproject.toml (UPGRADE=1 takes the newest 
 	@sh tools/setup.sh lock $(if $(UPGRADE),--upgrade) </dev/null
 
 clean:  ## Remove .venv, the demo's data and every cache.
+	@! [ -x .venv/bin/lockstep ] || ! [ -d .lockstep/redis ] || .venv/bin/lockstep down </dev/null
 	@rm -rf .venv .lockstep .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

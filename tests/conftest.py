@@ -12,11 +12,19 @@ from hypothesis import settings
 
 from lockstep.stores.server import EmbeddedServer
 
-pytest_plugins = ("tests.servers",)
+pytest_plugins = ("tests.servers", "tests.tiny_project")
 
 # What a developer's shell or a CI runner may say, and the tests must not hear.
 _FOREIGN_PREFIXES = ("LOCKSTEP_", "DAGSTER_", "AWS_")
-_FOREIGN = {"CLICOLOR_FORCE", "FORCE_COLOR", "GITHUB_ACTIONS", "MAKEFLAGS", "NO_COLOR", "PY_COLORS"}
+_FOREIGN = {
+    "CLICOLOR_FORCE",
+    "FORCE_COLOR",
+    "GITHUB_ACTIONS",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "NO_COLOR",
+    "PY_COLORS",
+}
 _OURS = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",

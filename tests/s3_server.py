@@ -1,6 +1,7 @@
 """An S3 on the loopback, and a proxy before it that breaks what real stores and networks break."""
 
 import http.client
+import logging
 import re
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 BUCKET = "lake"
+REFUSAL = (
+    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SignatureDoesNotMatch</Code>'
+    "<Message>The request signature we calculated does not match.</Message>"
+    "<CanonicalRequest>{headers}</CanonicalRequest></Error>"
+)
 
 
 @dataclass
@@ -37,12 +43,16 @@ class Faults:
     """What the proxy does to requests: edit while it runs.
 
     `lose_replies` counts down the conditional PUTs (of keys matching `only`) that are applied and
-    then answered with 500, as a gateway does whose backend was slow.
+    then answered with 500, as a gateway does whose backend was slow. `refuse` matches the keys that
+    are answered with 403 and, as S3 does, with the headers of the request in the body. `requests`
+    gathers what was asked, as "METHOD /bucket/key".
     """
 
     strip_if_none_match: bool = False
     lose_replies: int = 0
     only: str = r"_delta_log/\d+\.json"
+    refuse: str = r"(?!)"
+    requests: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def loses_reply(self, method: str, path: str) -> bool:
@@ -55,6 +65,7 @@ class Faults:
 @contextmanager
 def s3_server() -> Iterator[S3]:
     """Run an empty store with one bucket."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -95,6 +106,10 @@ def _handler(host: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {key: value for key, value in self.headers.items() if key != "Host"}
+            faults.requests.append(f"{self.command} {self.path}")
+            if re.search(faults.refuse, self.path):
+                self._answer(403, REFUSAL.format(headers=self.headers).encode())
+                return
             if faults.strip_if_none_match:
                 headers = {k: v for k, v in headers.items() if k.lower() != "if-none-match"}
             upstream = http.client.HTTPConnection(host)
@@ -102,9 +117,7 @@ def _handler(host: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
             reply = upstream.getresponse()
             data = reply.read()
             if reply.status == 200 and faults.loses_reply(self.command, self.path):
-                self.send_response(500)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self._answer(500, b"")
                 return
             self.send_response(reply.status)
             for key, value in reply.getheaders():
@@ -114,6 +127,13 @@ def _handler(host: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", length or str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward  # noqa: N815 - the base class looks for these
 

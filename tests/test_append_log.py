@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from day_tables import DAY, in_threads
-from s3_server import BUCKET, S3, Faults, faulty, s3_server
+from deltalake.exceptions import CommitFailedError
 
-from lockstep.errors import ConfigError, ContractChangedError, InputError
+from lockstep.errors import ConfigError, ContractChangedError, InputError, StoreError
+from lockstep.stores import delta
 from lockstep.stores.append_log import AppendLog
+from tests.day_tables import DAY, in_threads
+from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,14 @@ def test_appended_rows_stay(log: AppendLog) -> None:
     assert log.scan().filter(pl.col("view") == "txn_7d").collect().height == 2
 
 
+def test_a_view_of_any_name_comes_back(log: AppendLog) -> None:
+    names = ["a b", "a/b=c", "txn_7d", "é%20%"]
+    for name in names:
+        log.append(entries(name))
+
+    assert log.scan().collect()["view"].sort().to_list() == names
+
+
 def test_concurrent_first_appends_are_all_kept(log: AppendLog) -> None:
     def append(view: str) -> None:
         AppendLog(log.uri, LOG, options=log.place.options).append(entries(view))
@@ -61,8 +72,9 @@ def test_concurrent_first_appends_are_all_kept(log: AppendLog) -> None:
 
 
 def test_rows_without_a_view_or_of_other_columns_are_refused(log: AppendLog) -> None:
-    with pytest.raises(InputError, match="no view"):
-        log.append(entries("x").with_columns(pl.lit(None, pl.String).alias("view")))
+    for nothing in (None, "", "__HIVE_DEFAULT_PARTITION__"):
+        with pytest.raises(InputError, match="no view"):
+            log.append(entries("x").with_columns(pl.lit(nothing, pl.String).alias("view")))
     with pytest.raises(InputError, match="declared columns"):
         log.append(entries("x").with_columns(revision=1.5))
 
@@ -87,6 +99,41 @@ def test_an_append_whose_reply_was_lost_is_there_once(store: S3, lost: int) -> N
 
     found = AppendLog(uri, LOG, options=store.options).scan().collect()
     assert found["view"].sort().to_list() == ["first", "second"]
+
+
+@pytest.mark.parametrize("error", [OSError("connection reset"), CommitFailedError("conflict")])
+def test_an_append_that_arrived_but_was_reported_as_failed_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    log = AppendLog(str(tmp_path / "ledger"), LOG)
+    real = delta.write_deltalake
+
+    def arrives_but_fails(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(delta, "write_deltalake", real)
+        real(*args, **kwargs)
+        log.append(entries("somebody else"))
+        raise error
+
+    monkeypatch.setattr(delta, "write_deltalake", arrives_but_fails)
+
+    log.append(entries("mine"))
+
+    assert log.scan().collect()["view"].sort().to_list() == ["mine", "somebody else"]
+
+
+def test_an_append_that_did_not_arrive_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AppendLog(str(tmp_path / "ledger"), LOG)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(delta, "write_deltalake", fails)
+
+    with pytest.raises(StoreError, match="No space left"):
+        log.append(entries("mine"))
+    assert log.scan().collect().is_empty()
 
 
 def test_a_log_needs_a_view(tmp_path: Path) -> None:

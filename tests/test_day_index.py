@@ -5,7 +5,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from day_tables import DAY, INSTANT, NOON, clock, created, days_from, proposal, rows, table_at
 from deltalake import DeltaTable, write_deltalake
 from polars.testing import assert_frame_equal
 
@@ -13,6 +12,7 @@ from lockstep.errors import LockstepError, StoreError
 from lockstep.stores.delta import DayTable
 from lockstep.stores.delta_log import log_file
 from lockstep.stores.rebuild import finish_rebuild, start_rebuild
+from tests.day_tables import DAY, INSTANT, NOON, clock, created, days_from, proposal, rows, table_at
 
 
 @pytest.fixture

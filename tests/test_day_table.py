@@ -7,13 +7,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from day_tables import DAY, INSTANT, NOON, clock, created, days_from, proposal, rows, table_at
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
-from s3_server import BUCKET, S3, s3_server
 
 from lockstep.errors import NotCertifiedError, StoreError
 from lockstep.stores.delta import Committed, DayTable
+from tests.day_tables import DAY, INSTANT, NOON, clock, created, days_from, proposal, rows, table_at
+from tests.s3_server import BUCKET, S3, s3_server
 
 
 @pytest.fixture
@@ -134,6 +134,7 @@ def test_rows_keep_the_order_in_which_they_were_committed(table: DayTable) -> No
         table.commit([proposal(DAY, frame), proposal(DAY + timedelta(days=1))], now=clock())
 
     assert table.read_day(DAY)["household_id"].equals(keys)
+    assert len([uri for uri in DeltaTable(table.uri).file_uris() if f"day={DAY}/" in uri]) == 1
 
 
 def test_days_come_in_order_whatever_the_order_of_their_commits(table: DayTable) -> None:

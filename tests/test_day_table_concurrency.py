@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from day_tables import (
+
+from lockstep.errors import ConflictError, StoreError
+from lockstep.stores import delta
+from lockstep.stores.delta import Committed, DayTable
+from tests.day_tables import (
     DAY,
     NOON,
     clock,
@@ -20,11 +24,7 @@ from day_tables import (
     rows,
     table_at,
 )
-from s3_server import BUCKET, S3, Faults, faulty, s3_server
-
-from lockstep.errors import ConflictError, StoreError
-from lockstep.stores import delta
-from lockstep.stores.delta import Committed, DayTable
+from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from day_tables import COLUMNS, DAY, NOON, clock, created, proposal, rows, table_at
 
 from lockstep.errors import ConfigError, ContractChangedError, InputError, StoreError
 from lockstep.hashing import content_hash
 from lockstep.stores.delta import DayTable, Proposal
+from tests.day_tables import COLUMNS, DAY, NOON, clock, created, proposal, rows, table_at
 
 
 @pytest.fixture

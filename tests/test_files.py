@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import BUCKET, S3, Faults, faulty, s3_server
 
 from lockstep.errors import ConfigError, StoreError
 from lockstep.stores.files import AWS_VARIABLES, Place, open_place, probe_conditional_put
+from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.errors import InputError
@@ -83,7 +83,6 @@ def frames(draw: st.DrawFn) -> pl.DataFrame:
     )
 
 
-@settings(deadline=None)
 @given(frames(), st.data())
 def test_chunks_and_slices_do_not_matter(frame: pl.DataFrame, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, frame.height))
@@ -96,7 +95,6 @@ def test_chunks_and_slices_do_not_matter(frame: pl.DataFrame, data: st.DataObjec
     assert content_hash(sliced) == content_hash(frame)
 
 
-@settings(deadline=None)
 @given(frames())
 def test_a_trip_through_parquet_does_not_matter(frame: pl.DataFrame) -> None:
     buffer = io.BytesIO()
@@ -108,7 +106,6 @@ def test_a_trip_through_parquet_does_not_matter(frame: pl.DataFrame) -> None:
     assert content_hash(again) == content_hash(frame)
 
 
-@settings(deadline=None)
 @given(frames(), st.data())
 def test_any_changed_cell_changes_the_hash(frame: pl.DataFrame, data: st.DataObject) -> None:
     if frame.is_empty():
@@ -131,7 +128,6 @@ def _plain(value: Any) -> str:
     return repr(value.to_list() if isinstance(value, pl.Series) else value)
 
 
-@settings(deadline=None)
 @given(frames(), st.data())
 def test_the_order_of_rows_matters_exactly_when_rows_differ(
     frame: pl.DataFrame, data: st.DataObject
@@ -257,7 +253,6 @@ def test_a_type_outside_the_list_is_refused(dtype: pl.DataType) -> None:
         content_hash(pl.DataFrame(schema={"c": dtype}))
 
 
-@settings(deadline=None)
 @given(frames())
 def test_canonical_keeps_everything_but_negative_zero_and_odd_nan(frame: pl.DataFrame) -> None:
     result = canonical(frame)

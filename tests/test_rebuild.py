@@ -7,7 +7,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from day_tables import (
+from polars.testing import assert_frame_equal
+
+from lockstep.errors import ContractChangedError, NotCertifiedError
+from lockstep.stores import files, rebuild
+from lockstep.stores.delta import DayTable
+from lockstep.stores.rebuild import finish_rebuild, start_rebuild
+from tests.day_tables import (
     DAY,
     INSTANT,
     NEW,
@@ -22,13 +28,7 @@ from day_tables import (
     rows,
     table_at,
 )
-from polars.testing import assert_frame_equal
-from s3_server import BUCKET, S3, Faults, faulty, s3_server
-
-from lockstep.errors import ContractChangedError, NotCertifiedError
-from lockstep.stores import files, rebuild
-from lockstep.stores.delta import DayTable
-from lockstep.stores.rebuild import finish_rebuild, start_rebuild
+from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def install_lock() -> bool:
     """Make .venv hold what the lock says, unless it does already; False if that failed."""
-    wanted = f"{hashlib.sha256(DEV_LOCK.read_bytes()).hexdigest()} {sys.version}"
+    wanted = f"{fingerprint_of(DEV_LOCK.read_bytes())} {sys.version}"
     if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted:
         return True
     STAMP.unlink(missing_ok=True)
@@ -81,6 +81,11 @@ def install_lock() -> bool:
         return False
     STAMP.write_text(wanted, encoding="utf-8")
     return True
+
+
+def fingerprint_of(lock: bytes) -> str:
+    """Return what the stamp knows a lock by."""
+    return hashlib.sha256(lock).hexdigest()
 
 
 def install_project() -> None:
