@@ -41,5 +41,5 @@ def _window(view: FeatureView, item: Input, day: date, newest: date) -> list[dat
         closing = 1 if view.contract.when_absent == "empty" else 0
         return following_days(day, item.days + closing)
     if item.ttl is not None:
-        return [d for d in days_between(day, newest) if day in item.days_read(d)]
+        return [d for d in days_between(day, newest) if day in item.days_read(d, live=day)]
     return days_between(max(day, view.start), newest)

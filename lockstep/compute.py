@@ -46,11 +46,18 @@ def require_complete(view: FeatureView, day: date, reader: Reader) -> None:
             effect="The day was skipped.",
         )
     for item in view.inputs:
-        needed = [d for d in item.days_read(day) if d >= item.of.start]
+        needed = [d for d in _window(item, day, reader) if d >= item.of.start]
         held = reader.held(item.of)
         missing = [d for d in needed if d not in reader.head(item.of).days or d in held]
         if missing:
             raise _incomplete(view, day, item, missing, held)
+
+
+def _window(item: Input, day: date, reader: Reader) -> list[date]:
+    """Return the days of a window; the latest row of a view is sought from its first day on."""
+    if item.reach != "latest" or isinstance(item.of, Snapshot):
+        return item.days_read(day)
+    return item.days_read(day, live=min(reader.head(item.of).days, default=day))
 
 
 def _incomplete(
@@ -105,7 +112,7 @@ def compute_day(view: FeatureView, day: date, reader: Reader, zone: ZoneInfo) ->
 
 def inputs_of(view: FeatureView, day: date, reader: Reader) -> dict[str, str]:
     """Return parameter → (day → revision, as runs) for what the day would read now."""
-    read = {item.name: item.days_read(day) for item in view.inputs}
+    read = {item.name: _window(item, day, reader) for item in view.inputs}
     for item, left in left_days(view, day):
         read[item.name] = [left, *read[item.name]]
     heads = {item.name: reader.head(item.of).days for item in view.inputs}
@@ -117,7 +124,7 @@ def inputs_of(view: FeatureView, day: date, reader: Reader) -> dict[str, str]:
 
 def _cut(item: Input, day: date, instant: datetime, reader: Reader) -> pl.DataFrame:
     """Return exactly the rows that the window of the day contains, in the input's total order."""
-    days = [d for d in item.days_read(day) if d in reader.head(item.of).days]
+    days = [d for d in _window(item, day, reader) if d in reader.head(item.of).days]
     frame = reader.rows(item.of, days)
     if isinstance(item.of, Source):
         return frame.drop("day").with_columns(pl.col("event_time").set_sorted())
@@ -225,7 +232,9 @@ def load_inputs(view: FeatureView, days: Collection[date], reader: Reader) -> No
     """Read what computing `days` needs, one scan per table, and forget what it does not."""
     wanted: dict[Readable, set[date]] = {}
     for item in view.inputs:
-        wanted.setdefault(item.of, set()).update(d for day in days for d in item.days_read(day))
+        wanted.setdefault(item.of, set()).update(
+            d for day in days for d in _window(item, day, reader)
+        )
     for day in days:
         for item, left in left_days(view, day):
             wanted[item.of].add(left)

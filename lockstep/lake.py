@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, cached_property
 from typing import Any, Final, Literal, TypeAlias
 
@@ -68,6 +68,7 @@ class Lake:
     def __init__(self, project: Project, options: Mapping[str, str] | None = None) -> None:
         self.project = project
         self.place = open_place(project.root, options)
+        self._recorded_at = datetime.min.replace(tzinfo=UTC)
 
     def table(self, of: Readable) -> DayTable:
         """Return the table of a source or snapshot (bronze) or of a view (offline)."""
@@ -119,6 +120,7 @@ class Lake:
 
     def record(self, entries: Iterable[LedgerEntry]) -> None:
         """Append to the ledger."""
+        entries = [replace(entry, recorded_at=self._after(entry.recorded_at)) for entry in entries]
         rows = [
             {
                 **vars(entry),
@@ -129,6 +131,11 @@ class Lake:
         ]
         if rows:
             self._ledger.append(pl.DataFrame(rows, schema=dict(LEDGER_COLUMNS)))
+
+    def _after(self, instant: datetime) -> datetime:
+        """Return the instant, or just after the last one recorded if that is later: no ties."""
+        self._recorded_at = max(instant, self._recorded_at + timedelta(microseconds=1))
+        return self._recorded_at
 
     def latest_entries(
         self, view: str, days: Collection[date] | None = None
@@ -152,7 +159,7 @@ class Lake:
             rows = rows.filter(pl.col("day").is_in(list(days)))
         with answering(f"The ledger of {self.place.uri}"):
             found = rows.collect()
-        newest = found.sort("recorded_at", maintain_order=True).unique("day", keep="last")
+        newest = found.sort("revision", "recorded_at").unique("day", keep="last")
         return {row["day"]: _entry(row) for row in newest.iter_rows(named=True)}
 
     def record_profiles(

@@ -283,6 +283,9 @@ def _put_in_quarantine(
     quarantine.put_frame(found.computed.frame, item)
     crash_point("quarantining")
     quarantine.put(item)
+    for earlier in quarantine.items(view.name):
+        if earlier.open and earlier.touches == item.touches and earlier.item != item.item:
+            quarantine.close(earlier, f"a later attempt failed: {item.item}", now)
     lake.record([_entry(view, found, revision, "quarantined", now, run_id)])
 
 

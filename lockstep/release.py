@@ -6,6 +6,7 @@ from datetime import date, datetime
 from lockstep.compute import inputs_of
 from lockstep.errors import InputError
 from lockstep.lake import Lake, LedgerEntry
+from lockstep.profile import profile
 from lockstep.quality import Verdict
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.reader import Reader
@@ -71,6 +72,7 @@ def release_frame(
         verdicts=verdicts,
     )
     lake.record([entry])
+    lake.record_profiles(view.name, {(day, result.revision): profile(frame, view.contract)})
     return result
 
 

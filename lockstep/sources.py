@@ -160,15 +160,20 @@ class Input:
         """Whether it reads another view."""
         return not isinstance(self.of, (Source, Snapshot))
 
-    def days_read(self, day: date) -> list[date]:
-        """Return the days that the window of `day` covers, oldest first."""
+    def days_read(self, day: date, *, live: date | None = None) -> list[date]:
+        """Return the days that the window of `day` covers, oldest first.
+
+        Args:
+            day: The computed day.
+            live: First committed day of a view that is read by `latest()`: there is nothing before.
+        """
         if isinstance(self.of, Snapshot):
             return [SNAPSHOT_DAY]
         if self.reach == "same_day":
             return [day]
         if self.reach == "trailing":
             return trailing_days(day, self.days or 1)
-        return days_within(self.ttl, day, self.of.start)
+        return days_within(self.ttl, day, max(self.of.start, live or self.of.start))
 
     def first_day(self, *, partial: bool) -> date:
         """Return the first day whose window does not reach before what is read begins."""

@@ -205,8 +205,17 @@ class Store:
         return Joined(view.name, view.contract.keys, features, rows, view.contract.ttl)
 
     def parity(self, *names: str) -> list[Parity]:
-        """Compare online with offline for every entity of the named views (all if none named)."""
-        chosen = [self.catalog.view(name) for name in names] or list(self.views.values())
+        """Compare online with offline for every entity of the named views.
+
+        Every view that was built, if none is named.
+
+        Raises:
+            UnknownNameError: There is no such view.
+            StoreError: A named view was never built.
+            OnlineError: The online store does not answer.
+        """
+        built = (view for view in self.views.values() if self.committed(view))
+        chosen = [self.catalog.view(name) for name in names] or list(built)
         at = self.now()
         return [parity(self.lake, self.online_store, view, at) for view in chosen]
 

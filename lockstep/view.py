@@ -4,11 +4,12 @@ import ast
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -78,6 +79,7 @@ class FeatureView:
         """Hash of the function, what it uses in its file, its inputs, the contract's meaning."""
         described = {
             "code": _code_without_prose(self.file, self.function.__name__),
+            "borrowed": list(_borrowed_code(self)),
             "contract": self.contract.fingerprint,
             "inputs": [(i.name, i.of.name, i.reach, i.days) for i in self.inputs],
             "partial_windows": self.partial_windows,
@@ -181,6 +183,16 @@ def _code_without_prose(file: Path, function: str) -> str:
         if isinstance(inner, ast.FunctionDef) and ast.get_docstring(inner) is not None:
             inner.body = inner.body[1:] or [ast.Pass()]
     return ast.unparse(module)
+
+
+def _borrowed_code(view: FeatureView) -> Iterator[str]:
+    """Yield the code of the files from which the view file imports functions of the project."""
+    for value in view.function.__globals__.values():
+        if not isinstance(value, FunctionType) or value.__module__.startswith("lockstep"):
+            continue
+        file = Path(value.__code__.co_filename)
+        if file != view.file and "site-packages" not in file.parts and file.is_file():
+            yield _code_without_prose(file, value.__name__)
 
 
 @dataclass(frozen=True, eq=False)
