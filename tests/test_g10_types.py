@@ -335,3 +335,21 @@ def check_local_hours_are_those_of_the_wall_clock() -> None:
 
 def test_local_hours_are_those_of_the_wall_clock() -> None:
     check_local_hours_are_those_of_the_wall_clock()
+
+
+def test_a_day_that_has_not_ended_is_neither_ingested_nor_built(tmp_path: Path) -> None:
+    """Its rows are still to come: the day, and every window with it, would be short."""
+    made = world(tmp_path)
+    made.land("events", [event(str(d), 1, d) for d in DAYS], "f.parquet")
+    made.clock.now = instant(DAYS[4]) - timedelta(microseconds=1)
+
+    landed = made.ingest(DAYS[0], DAYS[3])
+    built = made.build(made.views.spend_3d, DAYS[2], DAYS[3])
+    made.clock.now = instant(DAYS[4])
+    later = made.ingest(DAYS[3], DAYS[3])
+
+    assert ["committed"] * 3 + ["refused"] == [outcome.status for outcome in landed]
+    assert "2026-03-04 has not ended. events of it was not written." == landed[3].message
+    assert ["committed", "skipped"] == [outcome.status for outcome in built]
+    assert "spend_3d of 2026-03-04 was skipped: the day has not ended." == built[1].message
+    assert ["committed"] == [outcome.status for outcome in later]
