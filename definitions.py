@@ -1,7 +1,9 @@
 """Composition root: the project's declarations become Dagster's definitions."""
 
 import warnings
+from datetime import date
 from pathlib import Path
+from typing import Final
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
@@ -14,20 +16,31 @@ from lockstep.catalog import Catalog, discover
 from lockstep.project import find_project
 from resources.store import StoreResource
 from schedules.daily import daily_job, daily_schedule, world_job, world_schedule
+from schedules.landing import landing_job, landing_schedule
 from schedules.new_files import new_files_sensor
 
 # Partitioned checks and single-run backfills are preview and beta; tests hold what is leaned on.
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
-PROJECT = find_project(Path(__file__).parent)
+WITHOUT_SOURCES: Final = date(2020, 1, 1)
+"""Where partitions begin if no source says, because none is declared or their file is broken."""
 
 
-def build_definitions(catalog: Catalog) -> dg.Definitions:
-    """Return assets, checks, jobs, schedules and sensors for everything declared."""
+def build_definitions(
+    catalog: Catalog, zone: str, lockstep: StoreResource, land: str | None = None
+) -> dg.Definitions:
+    """Return assets, checks, jobs, schedules and sensors for everything declared.
+
+    Args:
+        catalog: What is declared.
+        zone: Time zone whose civil dates are the partitions.
+        lockstep: Opens the project's store.
+        land: `module:function` that delivers a day's files, where the project plays its upstream.
+    """
     views = list(catalog.views.values())
-    start = min(source.start for source in catalog.sources.values())
-    days = dg.DailyPartitionsDefinition(start_date=str(start), timezone=PROJECT.zone.key)
+    start = min((source.start for source in catalog.sources.values()), default=WITHOUT_SOURCES)
+    days = dg.DailyPartitionsDefinition(start_date=str(start), timezone=zone)
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         *(build_source(source, days, views) for source in catalog.sources.values()),
         *(build_snapshot(snapshot) for snapshot in catalog.snapshots.values()),
@@ -39,17 +52,27 @@ def build_definitions(catalog: Catalog) -> dg.Definitions:
         *broken_assets(catalog),
     ]
     daily, world = daily_job(), world_job(views)
+    landing = [landing_job(land)] if land else []
     return dg.Definitions(
         assets=assets,
         asset_checks=[check for view in views for check in world_checks(view)],
-        jobs=[daily, world],
-        schedules=[daily_schedule(daily, days, views), world_schedule(world)],
+        jobs=[daily, world, *landing],
+        schedules=[
+            daily_schedule(daily, days, views),
+            world_schedule(world),
+            *(landing_schedule(job, zone) for job in landing),
+        ],
         sensors=[new_files_sensor(catalog)],
-        resources={
-            "lockstep": StoreResource(folder=str(PROJECT.folder), s3=S3Resource()),
-        },
+        resources={"lockstep": lockstep},
         executor=dg.in_process_executor,
     )
 
 
-defs = build_definitions(discover(PROJECT))
+def load(folder: Path) -> dg.Definitions:
+    """Return the definitions of the project in a folder."""
+    project = find_project(folder)
+    lockstep = StoreResource(folder=str(project.folder), s3=S3Resource())
+    return build_definitions(discover(project), project.zone.key, lockstep, project.land)
+
+
+defs = load(Path(__file__).parent)

@@ -1,10 +1,11 @@
 """Checks on the state of the world: one value, now, re-runnable alone and on a schedule."""
 
-from datetime import UTC, datetime
+from datetime import UTC, timedelta
+from typing import Any
 
 import dagster as dg
 
-from lockstep.freshness import freshness
+from lockstep.freshness import Freshness, freshness
 from lockstep.view import FeatureView
 from resources.store import StoreResource
 
@@ -30,11 +31,7 @@ def _freshness_check(view: FeatureView) -> dg.AssetChecksDefinition:
             passed=found.holds,
             severity=dg.AssetCheckSeverity.ERROR,
             description=found.sentence,
-            metadata={
-                "lag_seconds": -1.0 if found.lag is None else found.lag.total_seconds(),
-                "limit_seconds": limit.total_seconds(),
-                "data_through": _instant(found.data_through),
-            },
+            metadata={"limit_hours": _hours(limit), **_lag(found)},
         )
 
     return freshness_check
@@ -66,7 +63,13 @@ def _parity_check(view: FeatureView) -> dg.AssetChecksDefinition:
     return parity_check
 
 
-def _instant(instant: datetime | None) -> dg.MetadataValue:
-    if instant is None:
-        return dg.MetadataValue.text("never computed")
-    return dg.MetadataValue.timestamp(instant.astimezone(UTC))
+def _lag(found: Freshness) -> dict[str, Any]:
+    """Return what is known of the data's age; nothing of a view that was never computed."""
+    if found.data_through is None or found.lag is None:
+        return {}
+    through = dg.MetadataValue.timestamp(found.data_through.astimezone(UTC))
+    return {"lag_hours": _hours(found.lag), "data_through": through}
+
+
+def _hours(length: timedelta) -> float:
+    return round(length.total_seconds() / 3600, 2)

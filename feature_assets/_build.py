@@ -1,46 +1,50 @@
 """A declaration → Dagster assets: bronze for a source, offline and online for a view.
 
 The assets only translate: what happens to a day is decided in `lockstep`, what is shown of it in
-`_metadata`, and how it is told per day in `_events`.
+`_metadata`, how it is told and how a step ends in `_outcomes`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
-from feature_assets._events import CheckOutcome, DayEvents, finish, record_days
+from feature_assets._edges import dependencies
+from feature_assets._events import DayEvents, record_days
 from feature_assets._landed import asked_days, for_landed_files
 from feature_assets._metadata import (
     code_reference,
     column_schema,
     lineage,
     pictured,
-    pushed_day,
+    promise,
+    pushed_days,
     readable_tags,
     source_day,
     view_day,
 )
-from lockstep.compute import left_days
-from lockstep.errors import LockstepError
+from feature_assets._outcomes import (
+    NAMES_DAYS,
+    end,
+    end_last,
+    failed_days,
+    failure,
+    report_day,
+    tell,
+)
+from lockstep.compute import left_days, require_complete
+from lockstep.errors import IncompleteWindowError, LockstepError
 from lockstep.ingest import days_to_ingest, ingest, ingest_snapshot
 from lockstep.materialize import materialize
-from lockstep.outcome import DayOutcome
 from lockstep.progress import report
 from lockstep.push import push
 from lockstep.quality import Verdict
-from lockstep.sources import Input, Snapshot, Source
+from lockstep.sources import Snapshot, Source
 from lockstep.store import Store
 from lockstep.time import span
 from lockstep.view import FeatureView
 from resources.store import StoreResource
-
-BATCH = 16
-"""Days told to Dagster at once."""
-
-NAMES_DAYS = "days"
-"""Metadata of a failure that only names days, each of which was told with its own reason."""
 
 
 def online_key(view: FeatureView) -> dg.AssetKey:
@@ -79,10 +83,8 @@ def build_source(
         days = sorted({*asked, *_window_days(context, store, source, readers, asked)})
         report("plan", name=source.name, days=len(days))
         outcomes = ingest(store.lake, source, days, now=store.now, run_id=context.run.run_id)
-        failed = _tell(context, outcomes, source_day)
-        if failed and len(failed) == len(days):
-            raise _failure(source.name, failed)
-        yield from finish(context)
+        failed = tell(context, outcomes, source_day)
+        yield from end(context, source.name, days, failed)
 
     return bronze
 
@@ -96,8 +98,11 @@ def _window_days(
 ) -> set[date]:
     """Return the days that the run's views need of the source and that are not committed.
 
-    With the days that just left a window, if they have landed: they give closing rows.
+    With the days that just left a window, if they have landed: they give closing rows. None in a
+    run for landed files: a day of a window for which nothing has landed is no fault of theirs.
     """
+    if for_landed_files(context):
+        return set()
     selected = context.job_def.asset_layer.selected_asset_keys
     reading = [view for view in readers if dg.AssetKey(view.name) in selected]
     needed = {
@@ -140,10 +145,14 @@ def build_snapshot(snapshot: Snapshot) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         store = lockstep.open()
         report("plan", name=snapshot.name, days=1)
-        outcome = ingest_snapshot(store.lake, snapshot, now=store.now, run_id=context.run.run_id)
-        _report_day(outcome)
+        run_id = context.run.run_id
+        try:
+            outcome = ingest_snapshot(store.lake, snapshot, now=store.now, run_id=run_id)
+        except LockstepError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        report_day(outcome)
         if not outcome.certified:
-            raise _failure(snapshot.name, {outcome.day: outcome.message})
+            raise failure(snapshot.name, {outcome.day: outcome.message})
         return dg.MaterializeResult(
             metadata=source_day(outcome), data_version=dg.DataVersion(outcome.content_hash)
         )
@@ -178,7 +187,7 @@ def _offline_asset(
         name=view.name,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[_dependency(item) for item in _one_per_table(view.inputs)],
+        deps=dependencies(view),
         check_specs=audits,
         group_name=view.contract.entity.name,
         description=view.description,
@@ -190,9 +199,7 @@ def _offline_asset(
             "dagster/column_schema": column_schema(view),
             "dagster/column_lineage": lineage(view),
             "dagster/code_references": code_reference(view),
-            "ttl": str(view.contract.ttl or "for ever"),
-            "when_absent": view.contract.when_absent,
-            "freshness": str(view.contract.freshness),
+            **promise(view),
         },
         pool=view.name,
     )
@@ -206,13 +213,8 @@ def _offline_asset(
         outcomes = materialize(
             store.lake, view, days, store.reader(), now=store.now, run_id=context.run.run_id
         )
-        failed = _tell(
-            context, outcomes, lambda day: view_day(view, day, pictures=day.day in drawn)
-        )
-        pushed_too = online_key(view) in context.job_def.asset_layer.selected_asset_keys
-        if failed and (len(failed) == len(days) or not pushed_too):
-            raise _failure(view.name, failed)
-        yield from finish(context)
+        failed = tell(context, outcomes, lambda day: view_day(view, day, pictures=day.day in drawn))
+        yield from end(context, view.name, days, failed)
 
     return offline
 
@@ -228,7 +230,8 @@ def _online_asset(
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[dg.AssetKey(view.name)],
         group_name=view.contract.entity.name,
-        description=f"{view.name} online: {view.description}",
+        description=f"`{view.name}` in Redis, the latest valid row per "
+        f"{view.contract.entity.name}. {view.description}",
         owners=[view.contract.owner],
         tags=readable_tags(view),
         kinds={"redis"},
@@ -240,31 +243,17 @@ def _online_asset(
     ) -> Iterator[dg.Output[None] | dg.MaterializeResult[None]]:
         store = lockstep.open()
         days = asked_days(context, view.name, views)
-        committed = store.committed(view)
+        committed, failed = store.committed(view), failed_days(context, view.name)
         # The gate: what is not certified in Delta is refused, whatever Dagster believes.
-        certified = [day for day in days if day in committed]
-        if certified:
-            _push(context, store, view, certified, committed)
-        if refused := _refused(store, view, context, days, certified):
-            raise _refusal(store, view, refused)
-        yield from finish(context)
+        good = [day for day in days if day in committed and day not in failed]
+        if good:
+            _push(context, store, view, good, committed)
+        refused = failed if for_landed_files(context) else {*failed, *days} - {*good}
+        if named := sorted(refused & {*days}):
+            raise _refusal(store, view, named, kept=failed & committed.keys(), some=bool(good))
+        yield from end_last(context)
 
     return online
-
-
-def _refused(
-    store: Store,
-    view: FeatureView,
-    context: dg.AssetExecutionContext,
-    days: Sequence[date],
-    certified: Sequence[date],
-) -> list[date]:
-    """Return the days to name: not certified, and in a run for landed files also attempted."""
-    refused = sorted(set(days) - set(certified))
-    if not for_landed_files(context):
-        return refused
-    attempts = store.lake.latest_attempts(view.name, refused) if refused else {}
-    return [day for day in refused if day in attempts]
 
 
 def _push(
@@ -278,131 +267,46 @@ def _push(
         pushed = push(store.lake, store.online_store, view, days, now=store.now)
     except LockstepError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    shown = pushed_day(pushed)
-    events = [
-        DayEvents(
-            day=str(day),
-            data_version=committed[day].content_hash,
-            metadata={**shown, "revision": committed[day].revision},
-        )
-        for day in days
-    ]
-    record_days(context, events)
+    shown = pushed_days(pushed, {day: committed[day].revision for day in days})
+    record_days(
+        context,
+        [
+            DayEvents(day=str(day), data_version=committed[day].content_hash, metadata=shown[day])
+            for day in days
+        ],
+    )
     report("push", name=view.name, days=len(days), rows=pushed.receipt.written)
 
 
-def _refusal(store: Store, view: FeatureView, days: Sequence[date]) -> dg.Failure:
-    attempts = store.lake.latest_attempts(view.name, days)
-    why = {
-        " ".join(
-            Verdict.from_json(verdict).message
-            for verdict in attempts[day].verdicts
-            if not verdict["passed"] and verdict["severity"] == "block"
-        )
-        if day in attempts
-        else "not computed yet, or a day of its window is missing"
-        for day in days
-    }
+def _refusal(
+    store: Store, view: FeatureView, days: Sequence[date], *, kept: Collection[date], some: bool
+) -> dg.Failure:
+    """Return the failure that names the days and why the first of them was not pushed.
+
+    Args:
+        kept: Days that failed this time and have an older revision that stays.
+        some: Whether other days were pushed.
+    """
+    more = f" (and {len(days) - 1} more)" if len(days) > 1 else ""
+    stays = f" What was certified before stays for {span(kept)}." if kept else ""
+    others = "The other days were pushed." if some else "Nothing was pushed."
     return dg.Failure(
-        f"{view.name} of {span(days)} is not certified in Delta, so it was not pushed: "
-        f"{'; '.join(sorted(why))}. The other days were pushed. "
+        f"{view.name} of {span(days)} is not certified, so it was not pushed. "
+        f"{days[0]}: {_why(store, view, days[0])}{more}{stays} {others} "
         f"Look: lockstep quarantine list {view.name}",
         metadata={NAMES_DAYS: span(days)},
         allow_retries=False,
     )
 
 
-def _tell(
-    context: dg.AssetExecutionContext, outcomes: Iterator[DayOutcome], metadata: Any
-) -> dict[date, str]:
-    """Record the days as they come, in batches; return day → message of those not certified."""
-    failed: dict[date, str] = {}
-    batch: list[DayEvents] = []
+def _why(store: Store, view: FeatureView, day: date) -> str:
+    """Return why the day is not certified, as far as the lake tells."""
+    attempt = store.lake.latest_attempts(view.name, [day]).get(day)
+    verdicts = [Verdict.from_json(verdict) for verdict in attempt.verdicts] if attempt else []
+    if blocking := [verdict.message for verdict in verdicts if verdict.blocks]:
+        return " ".join(blocking)
     try:
-        for outcome in outcomes:
-            batch.append(_events(outcome, metadata))
-            _report_day(outcome)
-            if not outcome.certified:
-                context.log.warning(outcome.message)
-                if outcome.status != "skipped" or not for_landed_files(context):
-                    failed[outcome.day] = outcome.message
-            if len(batch) >= BATCH:
-                record_days(context, batch)
-                batch = []
-    except LockstepError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    finally:
-        record_days(context, batch)
-    return failed
-
-
-def _events(outcome: DayOutcome, metadata: Any) -> DayEvents:
-    return DayEvents(
-        day=str(outcome.day),
-        data_version=outcome.content_hash if outcome.certified else None,
-        metadata=metadata(outcome) if outcome.certified else {},
-        checks=[
-            CheckOutcome(
-                name=verdict.check,
-                passed=verdict.passed or verdict.released,
-                blocking=verdict.severity == "block",
-                description=verdict.message,
-                metadata=dict(verdict.numbers),
-            )
-            for verdict in outcome.verdicts
-        ],
-    )
-
-
-def _report_day(outcome: DayOutcome) -> None:
-    report(
-        "day",
-        name=outcome.name,
-        day=outcome.day,
-        status=outcome.status,
-        message=outcome.message,
-        rows=outcome.rows,
-    )
-
-
-def _failure(name: str, failed: Mapping[date, str]) -> dg.Failure:
-    first = failed[min(failed)]
-    return dg.Failure(
-        f"{name}: {len(failed)} days are not certified ({span(failed)}). {first}",
-        metadata={NAMES_DAYS: span(failed)},
-        allow_retries=False,
-    )
-
-
-def _one_per_table(inputs: Sequence[Input]) -> list[Input]:
-    """Return the widest input per table: Dagster knows one edge per pair of assets."""
-    widest: dict[str, Input] = {}
-    for item in inputs:
-        known = widest.get(item.of.name)
-        if known is None or _reach_days(item) > _reach_days(known):
-            widest[item.of.name] = item
-    return list(widest.values())
-
-
-def _reach_days(item: Input) -> int:
-    if item.reach == "trailing":
-        return item.days or 1
-    if item.reach == "latest" and item.ttl is not None:
-        return -(-item.ttl // timedelta(days=1)) + 1
-    return 1
-
-
-def _dependency(item: Input) -> dg.AssetDep:
-    """Return the edge to what is read, with the partitions of its window."""
-    key = dg.AssetKey(item.of.name)
-    if isinstance(item.of, Snapshot):
-        return dg.AssetDep(key)
-    back = _reach_days(item) - 1
-    if back == 0:
-        return dg.AssetDep(key)
-    return dg.AssetDep(
-        key,
-        partition_mapping=dg.TimeWindowPartitionMapping(
-            start_offset=-back, allow_nonexistent_upstream_partitions=True
-        ),
-    )
+        require_complete(view, day, store.reader())
+    except IncompleteWindowError as error:
+        return str(error)
+    return "It was not computed yet."

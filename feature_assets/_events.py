@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -45,7 +48,12 @@ class CheckOutcome:
     description: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def evaluation(self, asset: dg.AssetKey, day: str) -> dg.AssetCheckEvaluation:
+    def evaluation(
+        self,
+        asset: dg.AssetKey,
+        day: str,
+        target: AssetCheckEvaluationTargetMaterializationData | None = None,
+    ) -> dg.AssetCheckEvaluation:
         return dg.AssetCheckEvaluation(
             asset_key=asset,
             check_name=self.name,
@@ -55,6 +63,7 @@ class CheckOutcome:
             description=self.description,
             metadata=self.metadata,
             partition=day,
+            target_materialization_data=target,
         )
 
 
@@ -85,17 +94,46 @@ class DayEvents:
 
 
 def record_days(context: dg.AssetExecutionContext, outcomes: Sequence[DayEvents]) -> None:
-    """Store the events of these days at once, in the given order, linked to the run.
+    """Store the events of these days at once, linked to the run: materializations, then checks.
 
     A failed check is recorded and stops nothing: the caller decides what runs on. The events are
     in the event log, not in the in-process result of the run. Call it once per chunk of days.
     """
     key, versions = context.asset_key, _version_tags(context)
-    entries: list[EventLogEntry] = []
-    for outcome in outcomes:
-        entries += [_entry(context, check.evaluation(key, outcome.day)) for check in outcome.checks]
-        if outcome.data_version is not None:
-            entries.append(_entry(context, outcome.materialization(key, versions)))
+    certified = [outcome for outcome in outcomes if outcome.data_version is not None]
+    _store(context, [_entry(context, day.materialization(key, versions)) for day in certified])
+    checked = [outcome for outcome in outcomes if outcome.checks]
+    if checked:
+        targets = _targets(context, {outcome.day for outcome in checked})
+        _store(
+            context,
+            [
+                _entry(context, check.evaluation(key, outcome.day, targets.get(outcome.day)))
+                for outcome in checked
+                for check in outcome.checks
+            ],
+        )
+
+
+def _targets(
+    context: dg.AssetExecutionContext, days: set[str]
+) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:
+    """Return day → its newest materialization, to which the UI must see the checks belong.
+
+    It shows a check of a day as missing if that day was materialized and the check names another.
+    """
+    stored = context.instance.event_log_storage.get_latest_storage_id_by_partition(
+        context.asset_key, DagsterEventType.ASSET_MATERIALIZATION, days
+    )
+    return {
+        day: AssetCheckEvaluationTargetMaterializationData(
+            storage_id=number, run_id=context.run.run_id, timestamp=time.time()
+        )
+        for day, number in stored.items()
+    }
+
+
+def _store(context: dg.AssetExecutionContext, entries: Sequence[EventLogEntry]) -> None:
     storage = context.instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
         store_at_once(storage, entries)

@@ -1,7 +1,7 @@
 """What the UI shows of a view, and of each of its days."""
 
-from collections.abc import Iterable, Mapping
-from datetime import date
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, timedelta
 from typing import Any, Final
 
 import dagster as dg
@@ -11,7 +11,9 @@ from lockstep.lineage import column_lineage
 from lockstep.outcome import DayOutcome
 from lockstep.picture import data_uri, histogram_svg
 from lockstep.push import Pushed
+from lockstep.schema import UNSET, Feature
 from lockstep.sources import Readable, Snapshot, Source
+from lockstep.time import span
 from lockstep.view import FeatureView
 
 PREVIEW_ROWS: Final = 5
@@ -21,27 +23,84 @@ PICTURED_DAYS: Final = 7
 
 
 def column_schema(of: Readable) -> dg.TableSchema:
-    """Return the columns tab: types, descriptions, units and PII."""
-    features = of.contract.features if isinstance(of, FeatureView) else {}
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                name,
-                type=str(dtype),
-                description=_description(features[name]) if name in features else None,
-                tags={"pii": ""} if name in features and features[name].pii else {},
-                constraints=dg.TableColumnConstraints(
-                    nullable=name in features and features[name].nullable
-                ),
-            )
-            for name, dtype in of.columns.items()
-        ]
+    """Return the columns tab: types, descriptions, and what is promised of each column."""
+    columns = _view_columns(of) if isinstance(of, FeatureView) else _bronze_columns(of)
+    return dg.TableSchema(list(columns))
+
+
+def _view_columns(view: FeatureView) -> Iterator[dg.TableColumn]:
+    entity, keys = view.contract.entity, view.contract.keys
+    for name, dtype in view.columns.items():
+        if feature := view.contract.features.get(name):
+            yield _feature_column(feature)
+        elif name in keys:
+            single = len(keys) == 1
+            yield _column(name, dtype, f"Key. {entity.description}".strip(), unique=single)
+        else:
+            yield _column(name, dtype, "The end of the day: from here on the row is valid.")
+
+
+def _bronze_columns(of: Source | Snapshot) -> Iterator[dg.TableColumn]:
+    identifying = set(of.order)
+    for name, dtype in of.columns.items():
+        described = None
+        if isinstance(of, Source) and name == "event_time":
+            zone = f", wall clock of {of.time_zone}" if of.time_zone else ""
+            described = f"When it happened; `{of.event_time}` of the files{zone}."
+        yield _column(name, dtype, described, nullable=name not in identifying)
+
+
+def _feature_column(feature: Feature) -> dg.TableColumn:
+    unit = f" [{feature.unit}]" if feature.unit else ""
+    return _column(
+        feature.name,
+        feature.type,
+        f"{feature.description}{unit}",
+        nullable=feature.nullable,
+        promised=list(_promised(feature)),
+        tags={"pii": ""} if feature.pii else {},
     )
 
 
-def _description(feature: Any) -> str:
-    unit = f" [{feature.unit}]" if feature.unit else ""
-    return f"{feature.description}{unit}"
+def _promised(feature: Feature) -> Iterator[str]:
+    if feature.at_least is not None:
+        yield f"≥ {feature.at_least:g}"
+    if feature.at_most is not None:
+        yield f"≤ {feature.at_most:g}"
+    if feature.one_of is not None:
+        yield f"one of {', '.join(map(str, feature.one_of))}"
+    if feature.fill_rate is not None:
+        yield f"filled ≥ {feature.fill_rate:.4g}"
+    if feature.max_psi is not None:
+        yield f"PSI ≤ {feature.max_psi:g}"
+    if feature.empty is not UNSET:
+        yield f"empty: {'null' if feature.empty is None else feature.empty}"
+
+
+def _column(
+    name: str,
+    dtype: pl.DataType,
+    description: str | None,
+    *,
+    nullable: bool = False,
+    unique: bool = False,
+    promised: list[str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> dg.TableColumn:
+    constraints = dg.TableColumnConstraints(nullable=nullable, unique=unique, other=promised or [])
+    return dg.TableColumn(
+        name,
+        type=_type_name(dtype),
+        description=description,
+        constraints=constraints,
+        tags=tags or {},
+    )
+
+
+def _type_name(dtype: pl.DataType) -> str:
+    if isinstance(dtype, pl.Datetime):
+        return f"Datetime({', '.join(filter(None, (dtype.time_unit, dtype.time_zone)))})"
+    return str(dtype)
 
 
 def lineage(view: FeatureView) -> dg.TableColumnLineage:
@@ -69,6 +128,28 @@ def code_reference(view: FeatureView) -> dg.CodeReferencesMetadataValue:
     )
 
 
+def promise(view: FeatureView) -> dict[str, str]:
+    """Return what the contract says of the view as a whole."""
+    contract = view.contract
+    return {
+        "ttl": "for ever" if contract.ttl is None else length(contract.ttl),
+        "when_absent": contract.when_absent,
+        "freshness": length(contract.freshness),
+        "landing_delay": length(contract.landing_delay),
+    }
+
+
+def length(of: timedelta) -> str:
+    """Return a length of time for people, `1 day 5 h`."""
+    hours, seconds = divmod(of.seconds, 3600)
+    parts = [
+        f"{of.days} day{'' if of.days == 1 else 's'}" if of.days else "",
+        f"{hours} h" if hours else "",
+        f"{seconds / 60:g} min" if seconds else "",
+    ]
+    return " ".join(filter(None, parts)) or "0 h"
+
+
 def pictured(days: Iterable[date]) -> frozenset[date]:
     """Return the days of a range whose histograms are drawn."""
     return frozenset(sorted(days)[-PICTURED_DAYS:])
@@ -76,16 +157,16 @@ def pictured(days: Iterable[date]) -> frozenset[date]:
 
 def view_day(view: FeatureView, outcome: DayOutcome, *, pictures: bool) -> dict[str, Any]:
     """Return the metadata of one committed day of a view; numbers are plotted over time."""
-    fill = {f"fill_rate:{name}": c.fill_rate for name, c in outcome.profile.items()}
+    fill = {f"fill_rate:{name}": _short(c.fill_rate) for name, c in outcome.profile.items()}
     psi = {
-        name: value
+        name: _short(value)
         for verdict in outcome.verdicts
         if verdict.check == "drift"
         for name, value in verdict.numbers.items()
     }
     shown = {"preview": preview(view, outcome.frame)} if outcome.frame is not None else {}
-    drawn = _histograms(view, outcome) if pictures and outcome.frame is not None else {}
-    return {**_committed(outcome), **fill, **psi, **shown, **drawn}
+    drawn = _histograms(view, outcome.frame) if pictures and outcome.frame is not None else {}
+    return {**_committed(outcome), **outcome.counts, **fill, **psi, **shown, **drawn}
 
 
 def source_day(outcome: DayOutcome) -> dict[str, Any]:
@@ -95,7 +176,6 @@ def source_day(outcome: DayOutcome) -> dict[str, Any]:
 
 def _committed(outcome: DayOutcome) -> dict[str, Any]:
     return {
-        "dagster/partition_row_count": outcome.rows,
         "rows": outcome.rows,
         "revision": outcome.revision,
         "delta_version": outcome.version,
@@ -104,22 +184,35 @@ def _committed(outcome: DayOutcome) -> dict[str, Any]:
     }
 
 
-def pushed_day(pushed: Pushed) -> dict[str, Any]:
-    """Return the metadata of a push."""
-    return {
-        "delta_version": pushed.version,
+def _short(number: float) -> float:
+    return round(number, 6)
+
+
+def pushed_days(pushed: Pushed, revisions: Mapping[date, int]) -> dict[date, dict[str, Any]]:
+    """Return the metadata per day of one push; what it wrote stands with its newest day.
+
+    A push of a range writes an entity's newest row once, so its numbers belong to no single day.
+    """
+    newest = max(revisions)
+    shown: dict[date, dict[str, Any]] = {
+        day: {"revision": revision, "delta_version": pushed.version, "pushed_with": span(revisions)}
+        for day, revision in revisions.items()
+    }
+    shown[newest] |= {
         "rows_written": pushed.receipt.written,
         "rows_superseded": pushed.receipt.superseded,
         "rows_removed": pushed.receipt.removed,
         "rows_expired": pushed.receipt.expired,
-        "buckets_sealed": len(pushed.receipt.sealed),
         "rows_wiped": pushed.wiped,
+        "buckets_sealed": len(pushed.receipt.sealed),
     }
+    return shown
 
 
 def preview(view: FeatureView, frame: pl.DataFrame) -> dg.MetadataValue:
-    """Return the first rows as a table, PII masked."""
-    return dg.MetadataValue.md(markdown_table(masked(view, frame.head(PREVIEW_ROWS))))
+    """Return the first rows as a table, PII masked; `event_timestamp` is the day's end in all."""
+    rows = frame.head(PREVIEW_ROWS).select(pl.exclude("event_timestamp"))
+    return dg.MetadataValue.md(markdown_table(masked(view, rows)))
 
 
 def masked(view: FeatureView, frame: pl.DataFrame) -> pl.DataFrame:
@@ -145,14 +238,17 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def _histograms(view: FeatureView, outcome: DayOutcome) -> dict[str, dg.MetadataValue]:
-    frame = outcome.frame if outcome.frame is not None else pl.DataFrame()
+def _histograms(view: FeatureView, frame: pl.DataFrame) -> dict[str, dg.MetadataValue]:
+    """Return a picture per feature; one each, as the UI shows only short markdown in place."""
     drawn = {
         name: histogram_svg(frame[name], feature)
         for name, feature in view.contract.features.items()
     }
-    pictures = [f"**{name}**\n\n![{name}]({data_uri(svg)})" for name, svg in drawn.items() if svg]
-    return {"histograms": dg.MetadataValue.md("\n\n".join(pictures))} if pictures else {}
+    return {
+        f"histogram:{name}": dg.MetadataValue.md(f"![histogram]({data_uri(svg)})")
+        for name, svg in drawn.items()
+        if svg
+    }
 
 
 def readable_tags(of: Readable) -> Mapping[str, str]:

@@ -37,6 +37,7 @@ def daily_schedule(
         job=job,
         cron_schedule=f"{rest // timedelta(minutes=1)} {hours} * * *",
         execution_timezone=partitions.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Yesterday, {delay} after it ended: the largest landing delay of the views.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
@@ -66,4 +67,6 @@ def world_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
         name="state_of_the_world_every_ten_minutes",
         job=job,
         cron_schedule=WORLD_EVERY,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Whether the data is fresh, and online equals offline, for every view.",
     )

@@ -1,4 +1,4 @@
-"""The reference project's upstream: the replay delivers yesterday's files, so days never run out."""
+"""The reference project's upstream: the replay delivers yesterday's files, day after day."""
 
 from collections.abc import Callable
 from datetime import date
@@ -7,16 +7,17 @@ from typing import Any
 
 import dagster as dg
 
-from lockstep.project import Project
 from lockstep.time import last_full_day
 from resources.store import StoreResource
 
 
-def landing_job(project: Project) -> dg.JobDefinition | None:
-    """Return the job that lands the last full day by the project's `land` function, if it has one."""
-    if project.land is None:
-        return None
-    function = _function(project.land)
+def landing_job(land: str) -> dg.JobDefinition:
+    """Return the job that lands the last full day.
+
+    Args:
+        land: `module:function`, as in the project's settings.
+    """
+    function = _function(land)
 
     @dg.op(description="Delivers the files of the last full day into the landing zone.")
     def land_yesterday(context: dg.OpExecutionContext, lockstep: StoreResource) -> None:
@@ -34,7 +35,12 @@ def landing_job(project: Project) -> dg.JobDefinition | None:
 def landing_schedule(job: dg.JobDefinition, zone: str) -> dg.ScheduleDefinition:
     """Return the schedule that delivers yesterday's files half an hour after midnight."""
     return dg.ScheduleDefinition(
-        name="landing_after_midnight", job=job, cron_schedule="30 0 * * *", execution_timezone=zone
+        name="landing_after_midnight",
+        job=job,
+        cron_schedule="30 0 * * *",
+        execution_timezone=zone,
+        description="Yesterday's files, half an hour after midnight; the sensor does the rest.",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
     )
 
 

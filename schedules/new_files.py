@@ -1,7 +1,9 @@
 """The sensor that notices landed files; late, corrected or on time, they are treated alike."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date
 
 import dagster as dg
 from dagster._core.storage.tags import (
@@ -12,10 +14,13 @@ from dagster._core.storage.tags import (
 from feature_assets._landed import LANDED_TAG, encode_landed
 from lockstep.affected import affected_days
 from lockstep.catalog import Catalog
-from lockstep.ingest import days_to_ingest
+from lockstep.ingest import days_to_ingest, held_days
 from lockstep.store import Store
 from lockstep.time import contiguous, days_between, last_full_day
 from resources.store import StoreResource
+
+Landed = Mapping[str, Mapping[str, str]]
+"""Source → day → hash of the files that touch it."""
 
 
 def new_files_sensor(catalog: Catalog) -> dg.SensorDefinition:
@@ -28,38 +33,68 @@ def new_files_sensor(catalog: Catalog) -> dg.SensorDefinition:
         name="new_files",
         job_name="daily",
         minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Materializes the days for which files have landed, and what reads them.",
     )
-    def sensor(lockstep: StoreResource) -> dg.SensorResult | dg.SkipReason:
-        requests = list(run_requests(catalog, lockstep.open()))
-        if not requests:
-            return dg.SkipReason("Nothing has landed that is not ingested.")
-        return dg.SensorResult(run_requests=requests)
+    def sensor(context: dg.SensorEvaluationContext, lockstep: StoreResource) -> dg.SensorResult:
+        store = lockstep.open()
+        asked: Landed = json.loads(context.cursor or "{}")
+        landed = landed_days(catalog, store)
+        requests = list(run_requests(catalog, store, _without(landed, asked)))
+        why = "All that has landed was requested." if landed else "Nothing new has landed."
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else why,
+            cursor=json.dumps(landed),
+        )
 
     return sensor
 
 
-def run_requests(catalog: Catalog, store: Store) -> Iterator[dg.RunRequest]:
-    """Yield a request per source and range of landed days; the same files are requested once."""
-    newest = last_full_day(store.now(), store.project.zone)
+def landed_days(catalog: Catalog, store: Store) -> dict[str, dict[str, str]]:
+    """Return source → ended day → hash of landed files that bronze has not seen.
+
+    A day that a refused file touches waits until that file is fixed or released.
+    """
+    now = store.now()
+    newest = last_full_day(now, store.project.zone)
+    found = {}
     for source in catalog.sources.values():
-        files = {
-            day: stamp
-            for day, stamp in days_to_ingest(store.lake, source, store.now()).items()
-            if day <= newest
+        waiting = days_to_ingest(store.lake, source, now)
+        held = held_days(store.lake, source) if waiting else {}
+        ready = {str(d): files for d, files in waiting.items() if d <= newest and d not in held}
+        if ready:
+            found[source.name] = ready
+    return found
+
+
+def _without(landed: Landed, asked: Landed) -> Landed:
+    """Return what landed and was not asked for yet."""
+    return {
+        source: {
+            day: files for day, files in days.items() if asked.get(source, {}).get(day) != files
         }
-        for first, last in contiguous(files):
+        for source, days in landed.items()
+    }
+
+
+def run_requests(catalog: Catalog, store: Store, landed: Landed) -> Iterator[dg.RunRequest]:
+    """Yield a request per source and unbroken range of landed days."""
+    newest = last_full_day(store.now(), store.project.zone)
+    for source, files in landed.items():
+        for first, last in contiguous(date.fromisoformat(day) for day in files):
             days = days_between(first, last)
-            affected = affected_days(catalog.views.values(), {source.name: days}, newest)
-            assets = [source.name, *affected, *(f"{name}_online" for name in affected)]
+            affected = affected_days(catalog.views.values(), {source: days}, newest)
+            assets = [source, *affected, *(f"{name}_online" for name in affected)]
             until = max([last, *(max(reading) for reading in affected.values())])
-            stamp = hashlib.sha256("\n".join(files[day] for day in days).encode()).hexdigest()
+            stamp = hashlib.sha256("\n".join(files[str(day)] for day in days).encode()).hexdigest()
             yield dg.RunRequest(
-                run_key=f"{source.name}:{first}..{last}:{stamp[:16]}",
+                # Remembered for ever, so also after a cursor was lost nothing is asked for twice.
+                run_key=f"{source}:{first}..{last}:{stamp[:16]}",
                 asset_selection=[dg.AssetKey(name) for name in assets],
                 tags={
                     ASSET_PARTITION_RANGE_START_TAG: str(first),
                     ASSET_PARTITION_RANGE_END_TAG: str(until),
-                    LANDED_TAG: encode_landed(source.name, first, last),
+                    LANDED_TAG: encode_landed(source, first, last),
                 },
             )

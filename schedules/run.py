@@ -2,6 +2,7 @@
 
     python -m schedules.run --select transactions,txn_7d --days 2026-11-01..2026-11-21
 
+A view is selected with the asset that pushes it.
 Exit status 0 if every day is certified and pushed, 1 if the run failed.
 """
 
@@ -9,17 +10,25 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.execution.api import execute_run
+from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
+from dagster._core.workspace.load import location_origins_from_yaml_paths
 
-from feature_assets._build import NAMES_DAYS
+from feature_assets._outcomes import NAMES_DAYS
+from lockstep.errors import InputError
 from lockstep.progress import report
 from lockstep.time import parse_days
+from schedules.killed import fail_killed_runs, process_tag
 
 PLANNED_BATCH = 2000
 """Events that Dagster plans for a run are stored in batches of this size."""
@@ -34,20 +43,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     days = parse_days(asked.days)
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(PLANNED_BATCH))
     report("loading")
-    from definitions import defs
+    import definitions
 
-    job = defs.resolve_job_def("daily")
+    job = definitions.defs.resolve_job_def("daily")
+    try:
+        selected = _selected(job, asked.select)
+    except InputError as error:
+        parser.error(str(error))
     with dg.DagsterInstance.get() as instance:
-        report("running")
-        result = job.execute_in_process(
-            instance=instance,
-            asset_selection=_selected(job, asked.select),
+        for run_id in fail_killed_runs(instance):
+            report("killed", run_id=run_id)
+        run = instance.create_run_for_job(
+            job,
             tags={
                 ASSET_PARTITION_RANGE_START_TAG: str(days[0]),
                 ASSET_PARTITION_RANGE_END_TAG: str(days[-1]),
+                **process_tag(),
             },
-            raise_on_error=False,
+            asset_selection=selected,
+            remote_job_origin=_origin(Path(definitions.__file__).parent, job.name),
         )
+        report("running", run_id=run.run_id)
+        result = execute_run(InMemoryJob(job), run, instance)
         for event in result.all_events:
             if event.is_step_failure and not _names_days(event.step_failure_data):
                 report("error", message=_innermost(event.step_failure_data.error))
@@ -55,13 +72,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if result.success else 1
 
 
-def _selected(job: dg.JobDefinition, names: str | None) -> list[dg.AssetKey]:
-    """Return the named assets, a view with the asset that pushes it."""
-    every = job.asset_layer.executable_asset_keys
+def _origin(folder: Path, job: str) -> RemoteJobOrigin | None:
+    """Return how workspace.yaml's code location knows the job: the UI shows such runs with it."""
+    workspace = folder / "workspace.yaml"
+    if not workspace.is_file():
+        return None
+    location = next(iter(location_origins_from_yaml_paths([str(workspace)])))
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job)
+
+
+def _selected(job: dg.JobDefinition, names: str | None) -> frozenset[dg.AssetKey]:
+    """Return the named assets, a view with the asset that pushes it.
+
+    Raises:
+        InputError: One does not exist.
+    """
+    every = set(job.asset_layer.executable_asset_keys)
     if names is None:
-        return sorted(every)
-    wanted = {dg.AssetKey(f"{name}{end}") for name in names.split(",") for end in ("", "_online")}
-    return sorted(wanted & set(every))
+        return frozenset(every)
+    named = {dg.AssetKey(name) for name in names.split(",")}
+    if unknown := sorted(key.to_user_string() for key in named - every):
+        raise InputError(
+            f"There is no asset named {', '.join(unknown)}.",
+            expected=f"some of {', '.join(sorted(key.to_user_string() for key in every))}",
+            effect="Nothing was started.",
+        )
+    pushes = {dg.AssetKey(f"{key.to_user_string()}_online") for key in named}
+    return frozenset(named | (pushes & every))
 
 
 def _names_days(failure: Any) -> bool:
