@@ -8,6 +8,7 @@ Exit status 0 if every day is certified and pushed, 1 if the run failed.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +113,7 @@ def _innermost(error: Any) -> str:
     while error is not None and error.cause is not None:
         error = error.cause
     message = str(error.message).strip() if error is not None else "unknown"
-    return message.removeprefix("dagster._core.definitions.events.Failure: ")
+    return re.sub(r"^(dagster\.[\w.]+\.Failure|lockstep\.errors\.\w+): ", "", message)
 
 
 if __name__ == "__main__":

