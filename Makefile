@@ -7,6 +7,7 @@ PYTHON ?= python3
 SERVE ?= 1
 ARGS ?=
 UPGRADE ?=
+WORKERS ?= 2
 export PYTHON SERVE
 
 help:  ## Show this list.
@@ -18,8 +19,8 @@ setup:  ## Make .venv from requirements-dev.lock (nothing to do the second time)
 demo: setup  ## Run the main job on real data, then serve the UI (SERVE=0 ends after the checks).
 	@exec .venv/bin/python -m demo </dev/null
 
-test: setup  ## Run the whole test suite (ARGS="-k name" narrows it).
-	@exec .venv/bin/python -m pytest $(ARGS) </dev/null
+test: setup  ## Run the whole test suite (ARGS="-k name" narrows it, WORKERS=0 runs one by one).
+	@exec .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) </dev/null
 
 lint: setup  ## Check style, formatting and types.
 	@.venv/bin/python -m ruff check .
