@@ -61,9 +61,9 @@ def main() -> int:
     try:
         held = _main_job(console, server, began)
         if serve and held:
-            console.print(
-                f"\nDagster's UI: [link]http://127.0.0.1:{PORT}[/link]  (Ctrl-C stops it)"
-            )
+            address = f"http://127.0.0.1:{PORT}"
+            console.print(f"\nDagster's UI starts and will answer on [link]{address}[/link]")
+            console.print("Ctrl-C stops everything.")
             serve_ui(open_store(Path(__file__).parent).project, PORT)
     except LockstepError as error:
         Console(stderr=True).print(Panel(str(error), title="It did not hold", border_style="red"))
@@ -153,11 +153,13 @@ def _tell(
     )
     look = (
         "[dim]Where to look next[/]\n"
-        "  lockstep views                          the catalog\n"
+        "  . .venv/bin/activate\n"
+        "  lockstep views             the catalog\n"
+        "  lockstep up                the online server, which this demo stops at its end\n"
         f"  lockstep get household_id={vectors.entities[0]['household_id']} "
         "--feature-set churn_v1\n"
-        "  lockstep preview txn_7d                 compute and audit a day, write nothing\n"
-        "  feature_assets/txn_7d.py                a whole view in one file"
+        "  lockstep preview txn_7d    compute and audit a day, write nothing\n"
+        "  feature_assets/txn_7d.py   a whole view in one file"
     )
     title = f"Lockstep · {views} views, {DAYS} days, {seconds:.0f} s"
     console.print(Panel(Group(steps, "", sample, "", verdict, "", look), title=title))
