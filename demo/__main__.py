@@ -39,7 +39,6 @@ class Story:
     """What the demo did, to be told at its end."""
 
     steps: list[tuple[str, str, float]] = field(default_factory=list)
-    held: bool = True
 
     @contextmanager
     def step(self, console: Console, title: str) -> Iterator[Callable[[str], None]]:
