@@ -51,7 +51,7 @@ def build_definitions(
         ),
         *broken_assets(catalog),
     ]
-    daily, world = daily_job(), world_job(views)
+    daily, world = daily_job(views), world_job(views)
     landing = [landing_job(land)] if land else []
     return dg.Definitions(
         assets=assets,

@@ -45,7 +45,15 @@ def _parity_check(view: FeatureView) -> dg.AssetChecksDefinition:
         metadata={"owner": view.contract.owner},
     )
     def parity_check(lockstep: StoreResource) -> dg.AssetCheckResult:
-        (found,) = lockstep.open().parity(view.name)
+        store = lockstep.open()
+        if not store.committed(view):
+            return dg.AssetCheckResult(
+                passed=False,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=f"{view.name} was never computed. "
+                f"Run: lockstep materialize {view.name} --days …",
+            )
+        (found,) = store.parity(view.name)
         return dg.AssetCheckResult(
             passed=found.holds,
             severity=dg.AssetCheckSeverity.ERROR,

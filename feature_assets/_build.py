@@ -246,6 +246,7 @@ def _online_asset(
         committed, failed = store.committed(view), failed_days(context, view.name)
         # The gate: what is not certified in Delta is refused, whatever Dagster believes.
         good = [day for day in days if day in committed and day not in failed]
+        report("plan", name=view.name, days=len(good))
         if good:
             _push(context, store, view, good, committed)
         refused = failed if for_landed_files(context) else {*failed, *days} - {*good}

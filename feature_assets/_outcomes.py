@@ -21,7 +21,7 @@ from lockstep.time import parse_days, span
 BATCH: Final = 16
 """Days told to Dagster at once."""
 
-NOT_CERTIFIED: Final = "lockstep.not_certified/"
+NOT_CERTIFIED: Final = "not_certified/"
 """First part of the run tag that names, for the asset in its second part, the days that failed."""
 
 NAMES_DAYS: Final = "days"

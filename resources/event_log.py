@@ -30,6 +30,7 @@ class _OneTransaction(SqliteEventLogStorage):
     def __init__(self, storage: SqliteEventLogStorage) -> None:
         super().__init__(str(Path(storage.path_for_shard(INDEX_SHARD_NAME)).parent))
         self._open: dict[str, Connection] = {}
+        self._newest: dict[tuple[str, str], tuple[EventLogEntry, int]] = {}
 
     @contextmanager
     def over(self, *shards: str) -> Iterator[Self]:
@@ -42,6 +43,14 @@ class _OneTransaction(SqliteEventLogStorage):
                 self._open[shard] = stack.enter_context(engine.connect())
                 stack.enter_context(self._open[shard].begin())
             yield self
+            for event, event_id in self._newest.values():
+                super()._store_asset_event(self._open[INDEX_SHARD_NAME], event, event_id)
+
+    def _store_asset_event(self, conn: Connection, event: EventLogEntry, event_id: int) -> None:  # noqa: ARG002 (the index's, which is open)
+        """Keep the row of an asset, which each of its events would write anew, for the end."""
+        if event.dagster_event is not None and event.dagster_event.asset_key is not None:
+            key = str(event.dagster_event.asset_key), event.dagster_event.event_type_value
+            self._newest[key] = event, event_id
 
     @contextmanager
     def run_connection(self, run_id: str | None = None) -> Iterator[Connection]:

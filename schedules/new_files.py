@@ -15,6 +15,7 @@ from feature_assets._landed import LANDED_TAG, encode_landed
 from lockstep.affected import affected_days
 from lockstep.catalog import Catalog
 from lockstep.ingest import days_to_ingest, held_days
+from lockstep.quality import CHECKS
 from lockstep.store import Store
 from lockstep.time import contiguous, days_between, last_full_day
 from resources.store import StoreResource
@@ -92,6 +93,11 @@ def run_requests(catalog: Catalog, store: Store, landed: Landed) -> Iterator[dg.
                 # Remembered for ever, so also after a cursor was lost nothing is asked for twice.
                 run_key=f"{source}:{first}..{last}:{stamp[:16]}",
                 asset_selection=[dg.AssetKey(name) for name in assets],
+                asset_check_keys=[
+                    dg.AssetCheckKey(dg.AssetKey(name), check)
+                    for name in affected
+                    for check in CHECKS
+                ],
                 tags={
                     ASSET_PARTITION_RANGE_START_TAG: str(first),
                     ASSET_PARTITION_RANGE_END_TAG: str(until),

@@ -10,15 +10,17 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
-from dagster._core.execution.api import execute_run
+from dagster._core.execution.api import create_execution_plan, execute_run
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.snap import snapshot_from_execution_plan
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -46,36 +48,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report("loading")
     import definitions
 
-    job = definitions.defs.resolve_job_def("daily")
+    daily, world = map(definitions.defs.resolve_job_def, ("daily", "state_of_the_world"))
     try:
-        selected = _selected(job, asked.select)
+        assets = _selected(daily, asked.select)
     except InputError as error:
         parser.error(str(error))
+    audits, state = (
+        {key for key in job.asset_layer.asset_graph.asset_check_keys if key.asset_key in assets}
+        for job in (daily, world)
+    )
+    tags = {
+        ASSET_PARTITION_RANGE_START_TAG: str(days[0]),
+        ASSET_PARTITION_RANGE_END_TAG: str(days[-1]),
+    }
     with dg.DagsterInstance.get() as instance:
         for run_id in fail_killed_runs(instance):
             report("killed", run_id=run_id)
-        run = instance.create_run_for_job(
-            job,
-            tags={
-                ASSET_PARTITION_RANGE_START_TAG: str(days[0]),
-                ASSET_PARTITION_RANGE_END_TAG: str(days[-1]),
-                **process_tag(),
-            },
-            asset_selection=selected,
-            remote_job_origin=_origin(Path(definitions.__file__).parent, job.name),
-        )
-        report("running", run_id=run.run_id)
-        result = execute_run(InMemoryJob(job), run, instance)
+        result = _execute(instance, daily, assets, audits, tags)
         for event in result.all_events:
             if event.is_step_failure and not _names_days(event.step_failure_data):
                 report("error", message=_innermost(event.step_failure_data.error))
-    report("done", success=result.success, run_id=result.run_id)
+        report("done", success=result.success, run_id=result.run_id)
+        if result.success and state:
+            _execute(instance, world, frozenset(), state, {})
     return 0 if result.success else 1
 
 
-def _origin(folder: Path, job: str) -> RemoteJobOrigin | None:
+def _execute(
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    assets: AbstractSet[dg.AssetKey],
+    checks: AbstractSet[dg.AssetCheckKey],
+    tags: Mapping[str, str],
+) -> dg.JobExecutionResult:
+    """Execute exactly these assets and checks, as a run like those that the daemon launches."""
+    part = job.get_subset(asset_selection=assets, asset_check_selection=checks)
+    plan = create_execution_plan(part, tags=tags)
+    run = instance.create_run(
+        job_name=job.name,
+        run_id=None,
+        run_config=None,
+        status=None,
+        tags={**tags, **process_tag()},
+        root_run_id=None,
+        parent_run_id=None,
+        step_keys_to_execute=None,
+        execution_plan_snapshot=snapshot_from_execution_plan(plan, part.get_job_snapshot_id()),
+        job_snapshot=part.get_job_snapshot(),
+        parent_job_snapshot=part.get_parent_job_snapshot(),
+        asset_selection=assets,
+        asset_check_selection=checks,
+        resolved_op_selection=None,
+        op_selection=None,
+        remote_job_origin=_origin(job.name),
+        job_code_origin=None,
+        asset_graph=part.asset_layer.asset_graph,
+    )
+    report("running", run_id=run.run_id)
+    return execute_run(InMemoryJob(job), run, instance)
+
+
+def _origin(job: str) -> RemoteJobOrigin | None:
     """Return how workspace.yaml's code location knows the job: the UI shows such runs with it."""
-    workspace = folder / "workspace.yaml"
+    workspace = Path(__file__).parents[1] / "workspace.yaml"
     if not workspace.is_file():
         return None
     location = next(iter(location_origins_from_yaml_paths([str(workspace)])))

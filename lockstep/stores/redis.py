@@ -59,7 +59,7 @@ class OnlineStore:
         url: str,
         *,
         namespace: str,
-        socket_timeout: float = 2.0,
+        socket_timeout: float = 5.0,
         allow_eviction: bool = False,
         library: FunctionLibrary | None = None,
     ) -> None:
