@@ -14,11 +14,14 @@ from lockstep.view import FeatureView
 WORLD_EVERY = "*/10 * * * *"
 
 
-def daily_job(views: Sequence[FeatureView]) -> UnresolvedAssetJobDefinition:
+def daily_job(views: Sequence[FeatureView] = ()) -> UnresolvedAssetJobDefinition:
     """Return the job that ingests, computes, audits, commits and pushes one day or a range.
 
     Without the checks on the state of the world: they have no partitions, and a run that has some
     would plan them once for each and show all but one as never executed.
+
+    Args:
+        views: The views that have such checks.
     """
     return dg.define_asset_job(
         "daily",
