@@ -63,18 +63,7 @@ def build_source(
     windows that are not committed yet, so that one run over new ground is complete.
     """
 
-    @dg.asset(
-        name=source.name,
-        partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        group_name="bronze",
-        description=source.description,
-        owners=[source.owner] if source.owner else None,
-        tags=readable_tags(source),
-        kinds={"deltalake", "parquet"},
-        metadata={"dagster/column_schema": column_schema(source)},
-        pool=source.name,
-    )
+    @dg.asset(partitions_def=partitions, **_bronze(source))
     def bronze(
         context: dg.AssetExecutionContext, lockstep: StoreResource
     ) -> Iterator[dg.Output[None] | dg.MaterializeResult[None]]:
@@ -126,20 +115,25 @@ def _window_days(
     return {day for day in needed - committed if day >= source.start}
 
 
+def _bronze(of: Source | Snapshot) -> dict[str, Any]:
+    """Return what the assets of sources and snapshots have in common."""
+    return {
+        "name": of.name,
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+        "group_name": "bronze",
+        "description": of.description,
+        "owners": [of.owner] if of.owner else None,
+        "tags": readable_tags(of),
+        "kinds": {"deltalake", "parquet"},
+        "metadata": {"dagster/column_schema": column_schema(of)},
+        "pool": of.name,
+    }
+
+
 def build_snapshot(snapshot: Snapshot) -> dg.AssetsDefinition:
     """Return the asset that ingests a slowly changing table as a whole."""
 
-    @dg.asset(
-        name=snapshot.name,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        group_name="bronze",
-        description=snapshot.description,
-        owners=[snapshot.owner] if snapshot.owner else None,
-        tags=readable_tags(snapshot),
-        kinds={"deltalake", "parquet"},
-        metadata={"dagster/column_schema": column_schema(snapshot)},
-        pool=snapshot.name,
-    )
+    @dg.asset(**_bronze(snapshot))
     def bronze(
         context: dg.AssetExecutionContext, lockstep: StoreResource
     ) -> dg.MaterializeResult[None]:
