@@ -18,6 +18,8 @@ from resources.store import StoreResource
 from schedules.daily import daily_job, daily_schedule, world_job, world_schedule
 from schedules.landing import landing_job, landing_schedule
 from schedules.new_files import new_files_sensor
+from schedules.reconcile import reconcile_job, reconcile_sensor
+from schedules.sweep import sweep_job, sweep_schedule
 
 # Partitioned checks and single-run backfills are preview and beta; tests hold what is leaned on.
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
@@ -51,18 +53,19 @@ def build_definitions(
         ),
         *broken_assets(catalog),
     ]
-    daily, world = daily_job(views), world_job(views)
+    daily, world, reconcile = daily_job(views), world_job(views), reconcile_job(views)
     landing = [landing_job(land)] if land else []
     return dg.Definitions(
         assets=assets,
         asset_checks=[check for view in views for check in world_checks(view)],
-        jobs=[daily, world, *landing],
+        jobs=[daily, world, reconcile, sweep_job, *landing],
         schedules=[
             daily_schedule(daily, days, views),
             world_schedule(world),
+            sweep_schedule(zone),
             *(landing_schedule(job, zone) for job in landing),
         ],
-        sensors=[new_files_sensor(catalog)],
+        sensors=[new_files_sensor(catalog), reconcile_sensor(reconcile, views)],
         resources={"lockstep": lockstep},
         executor=dg.in_process_executor,
     )

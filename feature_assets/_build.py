@@ -38,7 +38,6 @@ from lockstep.errors import IncompleteWindowError, LockstepError
 from lockstep.ingest import days_to_ingest, ingest, ingest_snapshot
 from lockstep.materialize import materialize
 from lockstep.progress import report
-from lockstep.push import push
 from lockstep.quality import Verdict
 from lockstep.sources import Snapshot, Source
 from lockstep.store import Store
@@ -259,7 +258,7 @@ def _push(
     committed: Mapping[date, Any],
 ) -> None:
     try:
-        pushed = push(store.lake, store.online_store, view, days, now=store.now)
+        pushed = store.push(view, days)
     except LockstepError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     shown = pushed_days(pushed, {day: committed[day].revision for day in days})
@@ -271,6 +270,7 @@ def _push(
         ],
     )
     report("push", name=view.name, days=len(days), rows=pushed.receipt.written)
+    context.log.info(pushed.sentence)
 
 
 def _refusal(

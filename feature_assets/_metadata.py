@@ -204,6 +204,9 @@ def pushed_days(pushed: Pushed, revisions: Mapping[date, int]) -> dict[date, dic
         "rows_removed": pushed.receipt.removed,
         "rows_expired": pushed.receipt.expired,
         "rows_wiped": pushed.wiped,
+        "rows_failed": pushed.receipt.failed,
+        "rows_per_second": round(pushed.rows_per_second or 0),
+        "seconds": round(pushed.seconds, 3),
         "buckets_sealed": len(pushed.receipt.sealed),
     }
     return shown

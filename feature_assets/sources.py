@@ -65,6 +65,29 @@ CAMPAIGN_MAILINGS = Source(
     owner="team:marketing",
 )
 
+SERVED_FEATURES = Source(
+    "served_features",
+    {
+        "served_at": pl.Datetime("us", "UTC"),
+        "trace_id": pl.String,
+        "feature_set": pl.String,
+        "view": pl.String,
+        "feature": pl.String,
+        "entity": pl.String,
+        "key": pl.String,
+        "status": pl.String,
+        "number": pl.Float64,
+        "text": pl.String,
+        "event_timestamp": pl.Datetime("us", "UTC"),
+    },
+    event_time="served_at",
+    unique_by=["served_at", "trace_id", "view", "feature", "key"],
+    start=START,
+    may_be_empty=True,
+    description="A cell that the feature service answered about an entity that its log follows.",
+    owner="team:growth",
+)
+
 DEMOGRAPHICS = Snapshot(
     "demographics",
     {

@@ -1,21 +1,24 @@
-"""How a push is cut into calls of the Redis Functions, and which functions those are. Pure."""
+"""How a push is cut into calls of the Redis Functions, and the bytes of those calls. Pure.
 
-from collections.abc import Collection, Mapping, Sequence
+Rows become bytes a column at a time: nothing here loops over rows in Python.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 from uuid import uuid4
 
+import numpy as np
 import polars as pl
 
 from lockstep.codec import bucket_of
 from lockstep.errors import ConflictError, InputError
-from lockstep.layout import Lookup, Names, PushRows, Seal
+from lockstep.layout import Names, PushRows, Seal
 
-CHUNK_ROWS: Final = 200  # one call of the push function; more would let readers wait
-BATCH_CHUNKS: Final = 16  # chunks sent before an answer is awaited
+CHUNK_ROWS: Final = 128  # one call of the push function; more would let readers wait
 _NOTHING_PUSHED: Final = "Nothing was pushed."
 
 
@@ -26,7 +29,7 @@ class FunctionLibrary:
     So two releases never call each other's functions, and "loaded but older" cannot happen.
 
     Attributes:
-        name: Library name; its functions are `<name>_push` and `<name>_wipe`.
+        name: Library name; its functions are `<name>_push`, `<name>_wipe` and `<name>_sweep`.
         source: What FUNCTION LOAD takes.
     """
 
@@ -48,67 +51,32 @@ def shipped_library() -> FunctionLibrary:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One call of the push function: `rows` are positions in PushRows, `last` carries the seal."""
+    """One call of the push function, as bytes of the Redis protocol.
+
+    Attributes:
+        bucket: Whose rows it carries.
+        number: Its place among the bucket's chunks, from 1.
+        rows: How many rows it carries.
+        packed: What to send.
+    """
 
     bucket: int
     number: int
-    rows: Sequence[int]
-    last: bool
+    rows: int
+    packed: bytes
 
 
-def plan_chunks(keys: pl.Series, buckets: int, sealing: Collection[int]) -> list[list[Chunk]]:
-    """The chunks of a push in batches, each to be acknowledged before the next is sent.
+@dataclass
+class PushCalls:
+    """Turns the rows of one push, block by block, into calls of the push function.
 
-    Every bucket of `sealing` gets chunks numbered from 1, of which the last one seals it, even if
-    it has no rows. The last batch is one chunk without rows that seals the last bucket, so before
-    it every row has arrived; the first batch is at most half of the others, so after it a push is
-    under way.
+    Every bucket's chunks are numbered on from 1 through all blocks; the last one seals it.
 
     Args:
-        keys: Encoded entity keys, in any order.
-        buckets: The entity's number of buckets.
-        sealing: Buckets to push, all of them or those that need it.
+        keep_ms: How long after its event_timestamp a row is kept; 0 for ever.
 
     Raises:
-        InputError: Nothing to seal, or a key whose bucket is not in `sealing`.
-    """
-    by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(sealing)}
-    for position, bucket in enumerate(bucket_of(keys, buckets).to_list()):
-        if bucket not in by_bucket:
-            raise InputError(
-                f"A row belongs to bucket {bucket}, which this push does not seal.",
-                expected=f"buckets {sorted(by_bucket)}",
-                effect=_NOTHING_PUSHED,
-            )
-        by_bucket[bucket].append(position)
-    if not by_bucket:
-        raise InputError("A push without buckets seals nothing.", effect=_NOTHING_PUSHED)
-    final = max(by_bucket)
-    chunks = [
-        chunk
-        for bucket, rows in by_bucket.items()
-        for chunk in _chunks_of(bucket, rows, final=bucket == final)
-    ]
-    body, sealing_chunk = chunks[:-1], chunks[-1:]
-    first = min(BATCH_CHUNKS, (len(body) + 1) // 2)
-    rest = [body[at : at + BATCH_CHUNKS] for at in range(first, len(body), BATCH_CHUNKS)]
-    return [batch for batch in (body[:first], *rest, sealing_chunk) if batch]
-
-
-def _chunks_of(bucket: int, rows: Sequence[int], *, final: bool) -> list[Chunk]:
-    parts = [rows[at : at + CHUNK_ROWS] for at in range(0, len(rows), CHUNK_ROWS)]
-    if final or not parts:
-        parts.append([])
-    count = len(parts)
-    return [Chunk(bucket, n, part, n == count) for n, part in enumerate(parts, start=1)]
-
-
-@dataclass(frozen=True)
-class PushCalls:
-    """Turns the chunks of one push into calls of the push function.
-
-    Raises:
-        InputError: Seals of more than one table or version.
+        InputError: Nothing to seal, or seals of more than one table or version.
         ConflictError: A seal is older than the one it would replace.
     """
 
@@ -116,15 +84,16 @@ class PushCalls:
     library: FunctionLibrary
     entity: str
     view: str
-    rows: PushRows
+    buckets: int
     seals: Mapping[int, Seal]
     started_from: Mapping[int, Seal | None]
+    keep_ms: int = 0
     push_id: str = field(default_factory=lambda: uuid4().hex)
 
     def __post_init__(self) -> None:
-        if len({(seal.table_id, seal.version) for seal in self.seals.values()}) > 1:
+        if len({(seal.table_id, seal.version) for seal in self.seals.values()}) != 1:
             raise InputError(
-                "The seals of one push name several tables or versions.",
+                "The seals of one push name several tables or versions, or none.",
                 expected="one pinned Delta version",
                 effect=_NOTHING_PUSHED,
             )
@@ -139,54 +108,131 @@ class PushCalls:
                     "restored to an older version, wipe the view online first.",
                     effect=_NOTHING_PUSHED,
                 )
+        self._sent = dict.fromkeys(self.seals, 0)
 
-    def call(self, chunk: Chunk) -> tuple[Any, ...]:
-        """The words of the call that carries one chunk."""
-        bucket, seal = chunk.bucket, self.seals[chunk.bucket]
+    def rows(
+        self, block: PushRows, chunk_rows: Callable[[], int] = lambda: CHUNK_ROWS
+    ) -> Iterator[Chunk]:
+        """The chunks of one block, bucket by bucket, none of them sealing.
+
+        Args:
+            chunk_rows: Called before every chunk: how many rows it may carry.
+
+        Raises:
+            InputError: A key of a bucket that this push does not seal.
+        """
+        if not len(block):
+            return
+        unsorted = bucket_of(block.keys, self.buckets).to_numpy()
+        order = np.argsort(unsorted, kind="stable")
+        of_row = unsorted[order]
+        self._require_sealed(of_row)
+        keys, key_ends = _bulks(self._redis_keys(block.keys.gather(order), of_row))
+        values, value_ends = _bulks(block.values.gather(order))
+        starts = np.flatnonzero(np.diff(of_row, prepend=-1)).tolist()
+        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+            last = start
+            while last < end:
+                first, last = last, min(last + chunk_rows(), end)
+                yield self._chunk(
+                    int(of_row[start]),
+                    last - first,
+                    keys[key_ends[first] : key_ends[last]],
+                    values[value_ends[first] : value_ends[last]],
+                )
+
+    def sealing(self) -> list[Chunk]:
+        """The last chunk of every bucket; to be sent when all others have arrived."""
+        return [self._chunk(bucket, 0, b"", b"", seal.text) for bucket, seal in self.seals.items()]
+
+    def _chunk(
+        self,
+        bucket: int,
+        rows: int,
+        keys: bytes | memoryview,
+        values: bytes | memoryview,
+        seal: str = "",
+    ) -> Chunk:
+        self._sent[bucket] += 1
+        number, sealed = self._sent[bucket], self.seals[bucket]
         before = self.started_from.get(bucket)
-        return (
-            "FCALL",
-            f"{self.library.name}_push",
-            1 + len(chunk.rows),
+        head = (
+            b"FCALL",
+            f"{self.library.name}_push".encode(),
+            b"%d" % (1 + rows),
             self.names.bucket_key(self.entity, bucket),
-            *(self.names.entity_key(self.entity, bucket, self._keys[at]) for at in chunk.rows),
-            self.view,
-            seal.table_id,
-            seal.version,
-            self.push_id,
-            chunk.number,
-            before.text if before else "",
-            seal.text if chunk.last else "",
-            *(word for at in chunk.rows for word in (self._values[at], self._expiries[at])),
         )
+        words = (
+            self.view.encode(),
+            sealed.table_id.encode(),
+            b"%d" % sealed.version,
+            self.push_id.encode(),
+            b"%d" % number,
+            before.text.encode() if before else b"",
+            seal.encode(),
+            b"%d" % self.keep_ms,
+        )
+        count = b"*%d\r\n" % (len(head) + rows + len(words) + rows)
+        packed = b"".join((count, *map(bulk, head), keys, *map(bulk, words), values))
+        return Chunk(bucket, number, rows, packed)
 
-    @cached_property
-    def _keys(self) -> list[bytes]:
-        return self.rows.keys.to_list()
+    def _redis_keys(self, keys: pl.Series, of_row: np.ndarray[Any, Any]) -> pl.Series:
+        prefixes = [self.names.entity_key(self.entity, n, b"") for n in range(self.buckets)]
+        return pl.Series(prefixes, dtype=pl.Binary).gather(of_row) + keys
 
-    @cached_property
-    def _values(self) -> list[bytes]:
-        return self.rows.values.to_list()
+    def _require_sealed(self, of_row: np.ndarray[Any, Any]) -> None:
+        others = sorted(set(np.unique(of_row).tolist()) - self.seals.keys())
+        if others:
+            raise InputError(
+                f"Rows belong to buckets {others}, which this push does not seal.",
+                expected=f"buckets {sorted(self.seals)}",
+                effect="Nothing of these rows was pushed.",
+            )
 
-    @cached_property
-    def _expiries(self) -> list[int]:
-        return self.rows.expire_at_ms.to_list()
 
-
-@dataclass(frozen=True)
+@dataclass
 class WipeCalls:
-    """Turns the steps of one wipe into calls of the wipe function."""
+    """Turns the steps of one wipe into calls of the wipe function, numbered per bucket."""
 
     names: Names
     library: FunctionLibrary
     entity: str
     view: str
     table_id: str | None
+    buckets: int
+    own_rows_too: bool = True
+    wiper: str = field(default_factory=lambda: uuid4().hex)
+    _eras: dict[int, bytes] = field(default_factory=dict, init=False)
+    _sent: dict[int, int] = field(default_factory=dict, init=False)
 
-    def call(
-        self, step: Literal["begin", "rows", "finish"], bucket: int, rows: Sequence[bytes] = ()
-    ) -> tuple[Any, ...]:
-        """The words of one step on one bucket; `rows` are Redis keys of that bucket."""
+    def begin(self) -> list[tuple[Any, ...]]:
+        """The first step on every bucket; `began` takes the answers."""
+        return [self._call("begin", bucket) for bucket in range(self.buckets)]
+
+    def began(self, eras: Sequence[bytes]) -> None:
+        """Take the answers to `begin`; a bucket without an era is spared."""
+        self._eras.update((bucket, era) for bucket, era in enumerate(eras) if era)
+
+    def rows(self, found: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """The "rows" steps for Redis keys of any buckets."""
+        by_bucket: dict[int, list[bytes]] = {}
+        for name in found:
+            by_bucket.setdefault(self.names.split(self.entity, name)[0], []).append(name)
+        return [
+            self._call("rows", bucket, names[at : at + CHUNK_ROWS])
+            for bucket, names in by_bucket.items()
+            if bucket in self._eras
+            for at in range(0, len(names), CHUNK_ROWS)
+        ]
+
+    def finish(self) -> list[tuple[Any, ...]]:
+        """The last step on every bucket, when all rows were removed."""
+        return [self._call("finish", bucket) for bucket in self._eras]
+
+    def _call(self, step: str, bucket: int, rows: Sequence[bytes] = ()) -> tuple[Any, ...]:
+        number: int | str = ""
+        if step != "begin":
+            number = self._sent[bucket] = self._sent.get(bucket, 0) + 1
         return (
             "FCALL",
             f"{self.library.name}_wipe",
@@ -196,34 +242,47 @@ class WipeCalls:
             self.view,
             step,
             self.table_id or "",
+            self.wiper,
+            self._eras.get(bucket, b""),
+            number,
+            "1" if self.own_rows_too else "0",
         )
 
-    def rows(self, found: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        """The "rows" steps for Redis keys of any buckets."""
-        by_bucket: dict[int, list[bytes]] = {}
-        for name in found:
-            by_bucket.setdefault(self.names.split(self.entity, name)[0], []).append(name)
-        return [
-            self.call("rows", bucket, names[at : at + CHUNK_ROWS])
-            for bucket, names in by_bucket.items()
-            for at in range(0, len(names), CHUNK_ROWS)
-        ]
+
+def sweep_calls(
+    names: Names,
+    library: FunctionLibrary,
+    found: Sequence[bytes],
+    keep_ms: Mapping[str, Mapping[str, int]],
+) -> list[tuple[Any, ...]]:
+    """The calls that sweep Redis keys of any entities; the fourth word is the first key."""
+    by_slot: dict[bytes, list[bytes]] = {}
+    for name in found:
+        by_slot.setdefault(name[: name.index(b"}")], []).append(name)
+    calls: list[tuple[Any, ...]] = []
+    for together in by_slot.values():
+        declared = keep_ms.get(names.entity_of(together[0]), {})
+        words = [word for view, keep in declared.items() for word in (view, keep)]
+        for at in range(0, len(together), CHUNK_ROWS):
+            keys = together[at : at + CHUNK_ROWS]
+            calls.append(("FCALL", f"{library.name}_sweep", len(keys), keys[0], *keys[1:], *words))
+    return calls
 
 
-def packed_reads(names: Names, lookups: Sequence[Lookup]) -> bytes:
-    """One HMGET per key of the lookups, in their order, in the words of the Redis protocol.
-
-    Packed here because redis-py spends twice as long on it (docs/adr/0003-online-layout.md).
-    """
-    commands: list[bytes] = []
-    for lookup in lookups:
-        head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(lookup.views))
-        tail = b"".join(_bulk(view.encode()) for view in lookup.views)
-        for key in lookup.keys:
-            name = names.entity_key(lookup.entity, bucket_of(key, lookup.buckets), key)
-            commands.append(head + _bulk(name) + tail)
-    return b"".join(commands)
-
-
-def _bulk(word: bytes) -> bytes:
+def bulk(word: bytes) -> bytes:
+    """A word in the Redis protocol."""
     return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+def _bulks(words: pl.Series) -> tuple[memoryview, list[int]]:
+    """All words in the Redis protocol, one after the other, and where each begins (and all end)."""
+    framed = pl.select(
+        pl.lit(b"$")
+        + words.bin.size().cast(pl.String).cast(pl.Binary)
+        + pl.lit(b"\r\n")
+        + words
+        + pl.lit(b"\r\n")
+    ).to_series()
+    joined = b"".join(framed.to_list())
+    ends = np.cumsum(framed.bin.size().to_numpy()).tolist()
+    return memoryview(joined), [0, *ends]

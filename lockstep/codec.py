@@ -10,8 +10,9 @@
     33      …     a msgpack array with one item per column
 
 The schema under a fingerprint says how to read the items: Date is days and Datetime microseconds
-since 1970-01-01 UTC, Decimal is text in its scale ("1.50"), Struct is an array in field order,
-Float32 travels as a double. Everything else is msgpack's own type. So any language can read it.
+since 1970-01-01 UTC, Decimal is text in its scale ("1.50"), Struct is an array in field order.
+Everything else is msgpack's own type, integers in their shortest form, Float32 in four bytes. So
+any language can read it.
 
 Keys have the same property; they live in `lockstep.keys` and are re-exported here.
 """
@@ -176,16 +177,13 @@ class RowCodec:
         Raises:
             InputError: A column that is missing, retyped or out of range. Nothing is coerced.
         """
+        from lockstep.packing import pack_rows  # readers never need it
+
         self._require(frame)
-        headers = self._headers(frame, version)
-        encoder = msgspec.msgpack.Encoder()
-        columns = [self._types[name].pack(frame[name]) for name in self.columns]
-        rows = zip(*columns, strict=True) if columns else iter([()] * frame.height)
-        values = [
-            headers[start : start + HEADER_BYTES] + encoder.encode(row)
-            for start, row in zip(range(0, len(headers), HEADER_BYTES), rows, strict=True)
-        ]
-        return pl.Series("value", values, dtype=pl.Binary)
+        return pack_rows(
+            self._headers(frame, version),
+            [(self._types[name], frame[name]) for name in self.columns],
+        )
 
     def tombstone(
         self, *, version: int, day: date, revision: int, event_timestamp: datetime
@@ -243,7 +241,7 @@ class RowCodec:
         items = tuple(kind.wire for kind in self._types.values())
         return msgspec.msgpack.Decoder(tuple.__class_getitem__(items))
 
-    def _headers(self, frame: pl.DataFrame, version: int) -> bytes:
+    def _headers(self, frame: pl.DataFrame, version: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         _require_version(version)
         revisions = frame["revision"].to_numpy()
         if frame.height:
@@ -255,7 +253,7 @@ class RowCodec:
         headers["revision"] = revisions
         headers["event_us"] = frame["event_timestamp"].to_physical().to_numpy()
         headers["fingerprint"] = np.void(self.fingerprint)
-        return headers.tobytes()
+        return headers.view(np.uint8).reshape(frame.height, HEADER_BYTES)
 
     def _require(self, frame: pl.DataFrame) -> None:
         expected: dict[str, Any] = {**self.columns, **_HEADER_COLUMNS}

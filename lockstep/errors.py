@@ -12,7 +12,11 @@ LockstepError
 ├── ConflictError          somebody else wrote first and the retries are used up
 ├── StoreError             the offline store refuses or is damaged
 └── OnlineError            the online store refuses or does not answer
+    └── PushFailedError        a push ended early; carries the receipt of what was acknowledged
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class LockstepError(Exception):
@@ -83,7 +87,21 @@ class UnknownNameError(InputError):
 
 
 class MissingFeatureError(InputError):
-    """`on_missing="fail"` was asked for and a cell has no value."""
+    """`on_missing="fail"` was asked for and a cell has no value.
+
+    Attributes:
+        missing: Entity, feature and status of every cell that has none.
+    """
+
+    def __init__(
+        self,
+        culprit: str,
+        *,
+        fix: str | None = None,
+        missing: Sequence[tuple[Mapping[str, Any], str, str]] = (),
+    ) -> None:
+        self.missing = missing
+        super().__init__(culprit, fix=fix)
 
 
 class IncompleteWindowError(LockstepError):
@@ -108,3 +126,14 @@ class StoreError(LockstepError):
 
 class OnlineError(LockstepError):
     """The online store refuses the operation or does not answer."""
+
+
+class PushFailedError(OnlineError):
+    """A push ended before its seals.
+
+    Attributes:
+        receipt: What was acknowledged and how many rows were sent without an answer
+            (`lockstep.layout.Receipt`).
+    """
+
+    receipt: object = None

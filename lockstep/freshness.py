@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lockstep.lake import Lake
+from lockstep.stores.day_index import Head
 from lockstep.view import FeatureView
 
 
@@ -38,14 +39,19 @@ class Freshness:
 
 def freshness(lake: Lake, view: FeatureView, now: datetime) -> Freshness:
     """Return the lag of the newest data of the view's committed days."""
-    table = lake.table(view)
-    records = table.head().days.values() if table.exists() else ()
-    reached = [
-        datetime.fromisoformat(record.note["data_through"]) for record in records if record.rows
-    ]
-    through = max(reached, default=None)
+    head = lake.table(view).head_or_none()
+    through = None if head is None else data_through(head)
     lag = None if through is None else now - through
     return Freshness(view.name, through, lag, view.contract.freshness)
+
+
+def data_through(head: Head) -> datetime | None:
+    """Return the event time up to which the committed days have data; None if none has rows."""
+    notes = (record.note for record in head.days.values() if record.rows)
+    return max(
+        (datetime.fromisoformat(note["data_through"]) for note in notes if "data_through" in note),
+        default=None,
+    )
 
 
 def _hours(length: timedelta) -> str:

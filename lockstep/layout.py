@@ -4,6 +4,8 @@
     <namespace>:{<entity>:<bucket>}!seal           hash, see stores/lockstep.lua
     <namespace>!entity:<entity>                    hash, field buckets
     <namespace>!schemas                            hash, fingerprint in hex: schema text
+    <namespace>!facts                              hash, view: JSON, what was last pushed of it
+    <namespace>!unready                            hash, view: JSON, why it is not to be trusted
 
 The braces are a cluster's hash tag, so that a bucket's rows and its seal share one slot: they are
 written by one call, and lost or rolled back together.
@@ -12,8 +14,8 @@ written by one call, and lost or rolled back together.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import polars as pl
 
@@ -21,6 +23,8 @@ from lockstep.errors import ConfigError, InputError, OnlineError
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+NoteKind: TypeAlias = Literal["facts", "unready"]
+
 _NOTHING_PUSHED: Final = "Nothing was pushed."
 
 
@@ -67,35 +71,29 @@ class Seal:
 
 @dataclass(frozen=True)
 class PushRows:
-    """The rows of one push, three columns of equal length without nulls.
+    """Rows of a push, two columns of equal length without nulls.
 
     Attributes:
-        keys: Encoded entity keys (Binary), each at most once.
+        keys: Encoded entity keys (Binary), each at most once in a push.
         values: Packed values or tombstones (Binary), all of the pushed version.
-        expire_at_ms: When the entity's key may go, in ms since 1970-01-01 UTC (Int64); 0 is never.
     """
 
     keys: pl.Series
     values: pl.Series
-    expire_at_ms: pl.Series
 
     def __post_init__(self) -> None:
-        wanted = {"keys": pl.Binary, "values": pl.Binary, "expire_at_ms": pl.Int64}
-        for name, dtype in wanted.items():
+        for name in ("keys", "values"):
             column: pl.Series = getattr(self, name)
-            if column.dtype != dtype or column.null_count() or len(column) != len(self.keys):
+            if column.dtype != pl.Binary or column.null_count() or len(column) != len(self.keys):
                 raise InputError(
                     f"The column '{name}' of rows to push is wrong.",
-                    expected=f"{len(self.keys)} values of {dtype} without nulls",
+                    expected=f"{len(self.keys)} values of Binary without nulls",
                     got=f"{len(column)} of {column.dtype}, {column.null_count()} of them null",
                     effect=_NOTHING_PUSHED,
                 )
-        if (self.expire_at_ms < 0).any():
-            raise InputError(
-                "An expiry lies before 1970.",
-                expected="milliseconds since 1970, or 0 for never",
-                effect=_NOTHING_PUSHED,
-            )
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 @dataclass(frozen=True)
@@ -107,14 +105,42 @@ class Receipt:
         removed: Tombstones that are now stored.
         superseded: Rows and tombstones rejected because a newer version was there already.
         expired: Of those stored, how many arrived after their expiry (kept for an hour).
-        sealed: Buckets that carry the push's seal, ascending.
+        failed: Rows sent or still to be sent for which no answer came; 0 unless the push failed.
+        sealed: Buckets that carry the push's seal, ascending; empty if the push failed.
     """
 
-    written: int
-    removed: int
-    superseded: int
-    expired: int
-    sealed: tuple[int, ...]
+    written: int = 0
+    removed: int = 0
+    superseded: int = 0
+    expired: int = 0
+    failed: int = 0
+    sealed: tuple[int, ...] = ()
+
+    def plus(self, counts: Sequence[int]) -> Self:
+        """With the answer to one more chunk: written, removed, superseded, expired."""
+        written, removed, superseded, expired = counts
+        return replace(
+            self,
+            written=self.written + written,
+            removed=self.removed + removed,
+            superseded=self.superseded + superseded,
+            expired=self.expired + expired,
+        )
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep removed.
+
+    Attributes:
+        looked_at: Entity hashes that were looked at.
+        undeclared: Fields of views, or of entities, that are not declared any more.
+        dead: Rows past their ttl and grace in hashes that other views keep alive.
+    """
+
+    looked_at: int = 0
+    undeclared: int = 0
+    dead: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +150,7 @@ class ServerInfo:
     Attributes:
         engine: "valkey 9.1.2" or "redis 7.0.15".
         run_id: Changes with every start of the server.
+        replid: Identity of its history; changes when a replica is promoted.
         process_id: Of the server.
         used_memory: Bytes.
         maxmemory: Bytes; 0 is no limit.
@@ -134,6 +161,7 @@ class ServerInfo:
 
     engine: str
     run_id: str
+    replid: str
     process_id: int
     used_memory: int
     maxmemory: int
@@ -148,6 +176,7 @@ class ServerInfo:
         return cls(
             engine=f"{engine} {facts.get(f'{engine}_version', version)}",
             run_id=str(facts["run_id"]),
+            replid=str(facts.get("master_replid", "")),
             process_id=int(facts["process_id"]),
             used_memory=int(facts["used_memory"]),
             maxmemory=int(facts["maxmemory"]),
@@ -201,9 +230,25 @@ class Names:
         """The hash of row schemas."""
         return f"{self.namespace}!schemas".encode()
 
+    def notes(self, kind: NoteKind) -> bytes:
+        """The hash of what is said about views: field view, JSON text."""
+        return f"{self.namespace}!{kind}".encode()
+
     def entity_pattern(self, entity: str) -> bytes:
         """The glob that matches every entity key of that entity and nothing else."""
         return f"{self.namespace}:{{{entity}:*}}:*".encode()
+
+    def any_entity_pattern(self) -> bytes:
+        """The glob that matches every entity key of the namespace, of any entity."""
+        return f"{self.namespace}:{{*}}:*".encode()
+
+    def any_bucket_pattern(self) -> bytes:
+        """The glob that matches the seals' hash of every bucket of the namespace."""
+        return f"{self.namespace}:{{*}}!seal".encode()
+
+    def entity_of(self, name: bytes) -> str:
+        """The entity of a Redis key that one of the two patterns above matched."""
+        return name[len(self.namespace) + 2 :].partition(b":")[0].decode()
 
     def split(self, entity: str, name: bytes) -> tuple[int, bytes]:
         """Bucket and entity key of a Redis key that `entity_pattern` matched."""

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from lockstep.freshness import freshness
 from lockstep.lake import Lake
+from lockstep.stores.day_index import Head
 from lockstep.view import FeatureView
 
 MetricType: TypeAlias = Literal["gauge", "counter"]
@@ -69,11 +70,15 @@ def feature_metrics(lake: Lake, views: Iterable[FeatureView], now: datetime) -> 
 
 def newest_numbers(lake: Lake, view: FeatureView) -> dict[str, float]:
     """Return what the audit of the newest committed day measured, by name; empty without a day."""
-    table = lake.table(view)
-    days = table.head().days if table.exists() else {}
-    if not days:
+    head = lake.table(view).head_or_none()
+    return {} if head is None else audit_numbers(head)
+
+
+def audit_numbers(head: Head) -> dict[str, float]:
+    """Return what `newest_numbers` does, of a table that was already looked at."""
+    if not head.days:
         return {}
-    verdicts = days[max(days)].note["verdicts"]
+    verdicts = head.days[max(head.days)].note.get("verdicts", ())
     return {name: value for verdict in verdicts for name, value in verdict["numbers"].items()}
 
 

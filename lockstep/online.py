@@ -1,47 +1,87 @@
-"""Feature vectors: packed values decoded by name, every cell with an honest status and an age."""
+"""Feature vectors: what was asked and, for every cell, a value, an honest status and an age.
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+Inside they are column-major, because that is how rows are decoded and how answers are written;
+`values` and `statuses` turn them round for people.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from functools import cached_property
+from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 
-from lockstep.codec import RowCodec, encode_key, header_of
-from lockstep.errors import InputError, MissingFeatureError, OnlineError
-from lockstep.schema import UNSET, Entity
-from lockstep.stores.redis import Lookup, OnlineStore
-from lockstep.time import is_valid
-from lockstep.view import FeatureView
+from lockstep.errors import MissingFeatureError, OnlineError
+from lockstep.schema import OnMissing
+from lockstep.time import instant_of, micros
+
+__all__ = ["NO_VALUE", "CellStatus", "MissingPolicy", "OnMissing", "Vectors", "require_values"]
 
 CellStatus: TypeAlias = Literal["present", "null", "missing", "expired", "error"]
-OnMissing: TypeAlias = Literal["null", "default", "fail"]
+MissingPolicy: TypeAlias = OnMissing | Mapping[str, OnMissing] | None
+"""Of one request: a word for every feature, a word per `view:feature`, or None: as declared."""
 
-NO_VALUE: frozenset[str] = frozenset({"missing", "expired", "error"})
+NO_VALUE: Final[frozenset[str]] = frozenset({"missing", "expired", "error"})
+_SHOWN: Final = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vectors:
     """The answer to one request: a row per asked entity, a column per asked feature, in that order.
 
+    Features of one view may share one list of statuses: read them, don't change them.
+
     Attributes:
-        entities: The asked keys.
+        key_columns: Key column → a value per asked entity.
         features: `view:feature` per column.
         types: Polars type per column.
-        values: Row by row; None where there is no value.
-        statuses: Row by row: "present", "null" (the value is null), "missing" (never written, or
-            removed), "expired" (older than its ttl; the value is withheld), or "error".
-        event_timestamps: View → per row, from when the value is valid (UTC); None if there is none.
+        columns: Per feature a value per entity; None, or what the missing policy puts there, where
+            there is none.
+        cells: Per feature a status per entity: "present", "null" (the value is null), "missing"
+            (never written, or removed), "expired" (older than its ttl; withheld), or "error"
+            (unreadable, or not known to be complete).
+        event_us: View → per entity, from when its row is valid, in microseconds since 1970 UTC;
+            None if there is no row.
         at: The instant that ages and expiry refer to (UTC).
+        not_ready: View → why its rows may be incomplete; only views that were asked for.
+        outage: Why the online store did not answer, if every cell is "error" because of that.
     """
 
-    entities: Sequence[Mapping[str, Any]]
+    key_columns: Mapping[str, Sequence[int | str]] = field(repr=False)
     features: Sequence[str]
     types: Sequence[pl.DataType]
-    values: Sequence[Sequence[Any]]
-    statuses: Sequence[Sequence[CellStatus]]
-    event_timestamps: Mapping[str, Sequence[datetime | None]]
+    columns: Sequence[list[Any]] = field(repr=False)
+    cells: Sequence[list[CellStatus]] = field(repr=False)
+    event_us: Mapping[str, list[int | None]] = field(repr=False)
     at: datetime
+    not_ready: Mapping[str, str] = field(default_factory=dict)
+    outage: OnlineError | None = None
+
+    @cached_property
+    def entities(self) -> Sequence[Mapping[str, int | str]]:
+        """The asked keys, a mapping per entity."""
+        names = tuple(self.key_columns)
+        rows = zip(*self.key_columns.values(), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    @cached_property
+    def values(self) -> Sequence[Sequence[Any]]:
+        """The values row by row."""
+        return [list(row) for row in zip(*self.columns, strict=True)]
+
+    @cached_property
+    def statuses(self) -> Sequence[Sequence[CellStatus]]:
+        """The statuses row by row."""
+        return [list(row) for row in zip(*self.cells, strict=True)]
+
+    @cached_property
+    def event_timestamps(self) -> Mapping[str, Sequence[datetime | None]]:
+        """View → per entity, from when its row is valid (UTC); None if there is no row."""
+        return {
+            view: [None if us is None else instant_of(us) for us in instants]
+            for view, instants in self.event_us.items()
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dictionary per entity: its keys and `view:feature` values."""
@@ -51,181 +91,43 @@ class Vectors:
         ]
 
     def age_seconds(self, view: str) -> list[float | None]:
-        """Return per row how long ago the view's value was valid from."""
-        return [
-            None if instant is None else (self.at - instant).total_seconds()
-            for instant in self.event_timestamps[view]
-        ]
+        """Return per entity how long ago the view's row was valid from."""
+        at = micros(self.at)
+        return [None if us is None else (at - us) / 1_000_000 for us in self.event_us[view]]
 
     def to_frame(self) -> pl.DataFrame:
         """Return keys and features as a frame with the declared types, rows in request order."""
-        keys = pl.DataFrame(list(self.entities), infer_schema_length=None)
-        columns = [
-            pl.Series(name, [row[at] for row in self.values], dtype=dtype)
-            for at, (name, dtype) in enumerate(zip(self.features, self.types, strict=True))
+        keys = [pl.Series(name, values) for name, values in self.key_columns.items()]
+        described = zip(self.features, self.columns, self.types, strict=True)
+        return pl.DataFrame(
+            [*keys, *(pl.Series(name, values, dtype) for name, values, dtype in described)]
+        )
+
+    def lacking(self) -> list[tuple[Mapping[str, int | str], str, CellStatus]]:
+        """Return entity, feature and status of every cell without a value, feature by feature."""
+        return [
+            (self.entities[row], feature, status)
+            for feature, statuses in zip(self.features, self.cells, strict=True)
+            if not NO_VALUE.isdisjoint(statuses)
+            for row, status in enumerate(statuses)
+            if status in NO_VALUE
         ]
-        return keys.hstack(columns)
 
 
-class Codecs:
-    """Decodes stored values by the schema they were written under, learnt from the store once."""
-
-    def __init__(self, online: OnlineStore) -> None:
-        self._online = online
-        self._known: dict[bytes, RowCodec] = {}
-
-    def of(self, fingerprint: bytes) -> RowCodec:
-        """Return the codec for a fingerprint.
-
-        Raises:
-            OnlineError: The store keeps no schema under it.
-        """
-        if fingerprint not in self._known:
-            texts = self._online.schemas()
-            if fingerprint not in texts:
-                raise OnlineError(
-                    f"A stored row carries the unknown schema {fingerprint.hex()}.",
-                    fix="Rebuild the view online: lockstep push VIEW --rebuild.",
-                )
-            self._known[fingerprint] = RowCodec.from_schema_json(texts[fingerprint])
-        return self._known[fingerprint]
-
-
-def fetch_vectors(
-    online: OnlineStore,
-    codecs: Codecs,
-    wanted: Mapping[FeatureView, Sequence[str]],
-    entities: Sequence[Mapping[str, Any]],
-    *,
-    at: datetime,
-    on_missing: OnMissing = "null",
-) -> Vectors:
-    """Fetch features of entities in one round trip.
-
-    Args:
-        wanted: View → feature names, in column order.
-        entities: The key columns of every entity type that the features describe.
-        at: The instant that decides what has expired; normally now.
-        on_missing: For a cell without a value: None ("null"), the feature's `empty=` value if it
-            declares one ("default"), or raise ("fail").
+def require_values(vectors: Vectors, features: frozenset[str]) -> None:
+    """Do nothing if every cell of those features has a value (null is one).
 
     Raises:
-        InputError: A key is absent or has the wrong type.
-        MissingFeatureError: `on_missing="fail"` and a cell is missing, expired or unreadable; lists
-            them.
-        OnlineError: The store does not answer.
+        MissingFeatureError: Some are missing, expired or unreadable; lists them.
     """
-    by_entity: dict[str, list[FeatureView]] = {}
-    for view in wanted:
-        by_entity.setdefault(view.contract.entity.name, []).append(view)
-    lookups = [
-        Lookup(
-            name,
-            [_key(row, views[0].contract.entity) for row in entities],
-            [view.name for view in views],
-            views[0].contract.entity.buckets,
-        )
-        for name, views in by_entity.items()
-    ]
-    stored: dict[str, list[bytes | None]] = {}
-    for lookup, answer in zip(lookups, online.fetch_many(lookups), strict=True):
-        for position, name in enumerate(lookup.views):
-            stored[name] = [row[position] for row in answer]
-    columns = [
-        column
-        for view, features in wanted.items()
-        for column in _columns(view, features, stored[view.name], codecs, at, on_missing)
-    ]
-    vectors = Vectors(
-        entities=entities,
-        features=[f"{view.name}:{name}" for view, names in wanted.items() for name in names],
-        types=[view.contract.features[n].type for view, names in wanted.items() for n in names],
-        values=[list(row) for row in zip(*(values for values, _ in columns), strict=True)],
-        statuses=[list(row) for row in zip(*(statuses for _, statuses in columns), strict=True)],
-        event_timestamps={
-            view.name: [_event_timestamp(value) for value in stored[view.name]] for view in wanted
-        },
-        at=at,
+    lacking = [found for found in vectors.lacking() if found[1] in features]
+    if not lacking:
+        return
+    told = [f"{feature} of {dict(key)} is {status}" for key, feature, status in lacking[:_SHOWN]]
+    more = f"; and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+    asked = len(features) * len(vectors.cells[0])
+    raise MissingFeatureError(
+        f"{len(lacking)} of {asked} cells have no value: {'; '.join(told)}{more}.",
+        fix="Ask with on_missing='null' or 'default', or push the views.",
+        missing=lacking,
     )
-    if on_missing == "fail":
-        _require_values(vectors)
-    return vectors
-
-
-def _key(row: Mapping[str, Any], entity: Entity) -> bytes:
-    values: list[int | str] = []
-    for column, dtype in entity.key_types.items():
-        value = row.get(column)
-        expected = str if dtype == pl.String else int
-        if not isinstance(value, expected) or isinstance(value, bool):
-            raise InputError(
-                f"The request has no usable {column!r}.",
-                expected=f"{dtype} in every row, as {entity.name} is looked up by it",
-                got=repr(value)[:80],
-                effect="Nothing was fetched.",
-            )
-        values.append(value)
-    return encode_key(values)
-
-
-def _columns(
-    view: FeatureView,
-    features: Sequence[str],
-    stored: Sequence[bytes | None],
-    codecs: Codecs,
-    at: datetime,
-    on_missing: OnMissing,
-) -> Iterator[tuple[list[Any], list[CellStatus]]]:
-    """Yield values and statuses of one view, a pair per feature."""
-    decoded = [_decode(view, value, codecs, at) for value in stored]
-    for name in features:
-        empty = view.contract.features[name].empty
-        fallback = empty if on_missing == "default" and empty is not UNSET else None
-        values: list[Any] = []
-        statuses: list[CellStatus] = []
-        for status, row in decoded:
-            value = row.get(name)
-            values.append(fallback if status in NO_VALUE else value)
-            statuses.append("null" if status == "present" and value is None else status)
-        yield values, statuses
-
-
-def _decode(
-    view: FeatureView, value: bytes | None, codecs: Codecs, at: datetime
-) -> tuple[CellStatus, Mapping[str, Any]]:
-    if value is None:
-        return "missing", {}
-    try:
-        header = header_of(value)
-        if header.removed:
-            return "missing", {}
-        if not is_valid(header.event_timestamp, view.contract.ttl, at):
-            return "expired", {}
-        return "present", codecs.of(header.fingerprint).decode(value).values or {}
-    except OnlineError:
-        return "error", {}
-
-
-def _event_timestamp(value: bytes | None) -> datetime | None:
-    try:
-        header = header_of(value) if value else None
-    except OnlineError:
-        return None
-    return None if header is None or header.removed else header.event_timestamp
-
-
-def _require_values(vectors: Vectors) -> None:
-    lacking = [
-        f"{feature} of {dict(entity)} is {status}"
-        for entity, statuses in zip(vectors.entities, vectors.statuses, strict=True)
-        for feature, status in zip(vectors.features, statuses, strict=True)
-        if status in NO_VALUE
-    ]
-    if lacking:
-        shown = "; ".join(lacking[:10])
-        more = f"; and {len(lacking) - 10} more" if len(lacking) > 10 else ""  # noqa: PLR2004
-        raise MissingFeatureError(
-            f"{len(lacking)} of {len(vectors.entities) * len(vectors.features)} cells have no "
-            f"value: {shown}{more}.",
-            fix="Ask with on_missing='null' or 'default', or push the views.",
-        )

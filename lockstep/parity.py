@@ -1,6 +1,6 @@
 """Online against offline, every entity, byte for byte except the version: the parity sentence."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, TypeAlias
@@ -10,6 +10,7 @@ import polars as pl
 from lockstep.codec import RowCodec, decode_key, encode_keys, header_of, without_version
 from lockstep.lake import Lake
 from lockstep.stores.causes import answering
+from lockstep.stores.day_index import Head
 from lockstep.stores.redis import OnlineStore
 from lockstep.time import as_of, decode_revisions, is_valid, span
 from lockstep.view import FeatureView
@@ -75,21 +76,38 @@ class Parity:
         )
 
 
-def valid_rows(lake: Lake, view: FeatureView, at: datetime) -> pl.DataFrame:
+def valid_rows(
+    lake: Lake,
+    view: FeatureView,
+    at: datetime,
+    *,
+    head: Head | None = None,
+    days: Collection[date] | None = None,
+    only: pl.Expr | None = None,
+) -> pl.DataFrame:
     """Return, per entity, the committed row that is valid at the instant, with day and revision.
 
     This is the event-mode point-in-time join over the head, for every entity there is.
+
+    Args:
+        head: What is committed, if the caller has just looked.
+        days: Read these days only: no row of another one may be valid.
+        only: Entities for which this holds; an expression over the key columns.
     """
     table, contract = lake.table(view), view.contract
-    head = table.head()
+    head = head or table.head()
     valid = pl.col("event_timestamp") <= at
     if contract.ttl is not None:
         valid &= at <= pl.col("event_timestamp") + contract.ttl
+    if only is not None:
+        valid &= only
     revisions = pl.LazyFrame(
         {"day": list(head.days), "revision": [record.revision for record in head.days.values()]},
         schema={"day": pl.Date, "revision": pl.Int64},
     )
-    scan = table.scan(version=head.version).filter(valid).join(revisions, on="day", how="left")
+    scan = (
+        table.scan(days, version=head.version).filter(valid).join(revisions, on="day", how="left")
+    )
     with answering(f"The table {table.uri}"):
         rows = scan.collect(engine="in-memory")
     rows = rows.sort("event_timestamp", maintain_order=True)

@@ -3,7 +3,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,9 @@ from lockstep.errors import ConfigError
 from lockstep.schema import NAME
 from lockstep.time import zone_named
 
-_SETTINGS: Final = frozenset({"views", "root", "time_zone", "namespace", "redis_url", "land"})
+_SETTINGS: Final = frozenset(
+    {"views", "root", "time_zone", "namespace", "redis_url", "land", "serving"}
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Project:
         namespace: First part of every Redis key, `LOCKSTEP_ENV` included.
         redis_url: The online store (`LOCKSTEP_REDIS_URL` overrides); None is the embedded server.
         land: `module:function` that `lockstep land` calls, if the project has one.
+        serving: The table `[tool.lockstep.serving]`; `lockstep.serving.settings` reads it.
     """
 
     folder: Path
@@ -39,6 +42,7 @@ class Project:
     namespace: str
     redis_url: str | None
     land: str | None
+    serving: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def landing(self) -> str:
@@ -106,6 +110,7 @@ def _project(folder: Path, settings: Mapping[str, Any]) -> Project:
         namespace=f"{namespace}:{environment}",
         redis_url=os.environ.get("LOCKSTEP_REDIS_URL") or settings.get("redis_url"),
         land=settings.get("land"),
+        serving=settings.get("serving", {}),
     )
 
 

@@ -4,29 +4,28 @@ Everything pushed is read from one pinned version of the committed table, so not
 audit can get here, whoever asks.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from typing import Final
 
-import polars as pl
-
-from lockstep.codec import RowCodec, encode_keys, header_of
+from lockstep.codec import RowCodec, header_of
 from lockstep.crash import crash_point
 from lockstep.errors import ConflictError, NotCertifiedError, OnlineError
+from lockstep.facts import publish
 from lockstep.lake import Lake
-from lockstep.stores.causes import answering
-from lockstep.stores.day_index import Head
-from lockstep.stores.delta import DayTable
-from lockstep.stores.redis import OnlineStore, PushRows, Receipt, Seal
-from lockstep.time import as_of, decode_revisions, encode_revisions, span
+from lockstep.layout import PushRows, Receipt, Seal
+from lockstep.push_rows import RowsToPush, ended, keep_ms
+from lockstep.room import require_room
+from lockstep.stores.redis import OnlineStore
+from lockstep.throttle import Throttle
+from lockstep.time import as_of, decode_revisions, encode_revisions, micros, span
 from lockstep.view import FeatureView
-
-GRACE: Final = timedelta(days=1)
-"""How long an expired row is kept online, so that "expired" can be told from "never written"."""
 
 ATTEMPTS: Final = 5
 SAMPLE: Final = 32
+SAMPLE_OF_LATER_BLOCKS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class Pushed:
         days: The days that the seals now cover because of it; empty if all were sealed before.
         version: Delta version that was pushed.
         receipt: Rows written, superseded by newer ones, removed, expired; and buckets sealed.
-        wiped: Rows removed first because they came from another table.
+        wiped: Rows removed first, because they came from another table or nobody knew from which.
+        seconds: How long it took, from the plan to the sample that was read back.
     """
 
     view: str
@@ -45,6 +45,26 @@ class Pushed:
     version: int
     receipt: Receipt
     wiped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Rows that were answered per second; None if there were none."""
+        rows = self.receipt.written + self.receipt.removed + self.receipt.superseded
+        return rows / self.seconds if rows and self.seconds else None
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for a log."""
+        done, rate = self.receipt, self.rows_per_second
+        if not self.days:
+            return f"{self.view}: everything was sealed before, at version {self.version} or later."
+        speed = "" if rate is None else f", {rate:,.0f} rows/s"
+        return (
+            f"{self.view}: {done.written} written, {done.removed} removed, {done.superseded} "
+            f"superseded, {done.expired} expired, {done.failed} failed of version {self.version}"
+            f"{speed}; {len(done.sealed)} buckets sealed for {span(self.days)}."
+        )
 
 
 def push(
@@ -56,6 +76,7 @@ def push(
     now: Callable[[], datetime],
     on_rows: Callable[[int], None] | None = None,
     rebuild: bool = False,
+    throttle: Throttle | None = None,
 ) -> Pushed:
     """Bring the online store in step with the committed days (all that have ended, unless named).
 
@@ -74,13 +95,14 @@ def push(
     require_certified(lake, view, days, now())
     prepare(online, view)
     wiped = _wipe(lake, online, view) if rebuild else 0
+    attempt = _Attempt(lake, online, view, days, on_rows, throttle)
     for _ in range(ATTEMPTS - 1):
         try:
-            pushed = _push_once(lake, online, view, days, now(), on_rows)
+            pushed = attempt.run(now)
         except ConflictError:
             continue  # plan again from the seals that somebody else has set
         return replace(pushed, wiped=pushed.wiped + wiped)
-    pushed = _push_once(lake, online, view, days, now(), on_rows)
+    pushed = attempt.run(now)
     return replace(pushed, wiped=pushed.wiped + wiped)
 
 
@@ -115,170 +137,108 @@ def prepare(online: OnlineStore, view: FeatureView) -> None:
     online.learn_schema(RowCodec(view.contract.feature_types))
 
 
-def _push_once(
-    lake: Lake,
-    online: OnlineStore,
-    view: FeatureView,
-    days: Collection[date] | None,
-    now: datetime,
-    on_rows: Callable[[int], None] | None,
-) -> Pushed:
-    entity, table = view.contract.entity, lake.table(view)
-    where = (entity.name, view.name, entity.buckets)
-    # Seals before head: another run's newer seal must not look like a future Delta does not know.
-    seals, tables = online.seals(*where), online.table_ids(*where)
-    head = table.head()
-    wiped = 0
-    if _foreign(seals, tables, head):
-        wiped = online.wipe(*where, table_id=head.table_id)
-        seals = online.seals(*where)
-    asked = _ended(lake, head, now) if days is None else days
-    wanted = {day: head.days[day].revision for day in asked}
-    sealed = {bucket: _sealed(seal) for bucket, seal in seals.items()}
-    changed = {
-        day: min(known.get(day, 0) for known in sealed.values())
-        for day, revision in wanted.items()
-        if any(known.get(day) != revision for known in sealed.values())
-    }
-    if not changed:
-        return Pushed(view.name, [], head.version, Receipt(0, 0, 0, 0, sealed=()), wiped)
-    rows = rows_to_push(lake, view, table, head, changed, now)
-    renewed = {
-        bucket: Seal(head.table_id, head.version, encode_revisions({**known, **wanted}), _us(now))
-        for bucket, known in sealed.items()
-    }
-    receipt = online.push(*where, rows, seals=renewed, started_from=seals, on_chunk=on_rows)
-    _read_back(online, view, rows)
-    crash_point("sealed")
-    return Pushed(view.name, sorted(changed), head.version, receipt, wiped)
+@dataclass(frozen=True)
+class _Attempt:
+    """One plan and its execution; to be run again when others were faster."""
+
+    lake: Lake
+    online: OnlineStore
+    view: FeatureView
+    days: Collection[date] | None
+    on_rows: Callable[[int], None] | None
+    throttle: Throttle | None
+
+    def run(self, clock: Callable[[], datetime]) -> Pushed:
+        view, online = self.view, self.online
+        entity, table = view.contract.entity, self.lake.table(view)
+        where = (entity.name, view.name, entity.buckets)
+        # Seals before head: another's newer seal must not look like a future Delta does not know.
+        seals, claims = online.seals(*where), online.claims(*where)
+        head = table.head()
+        # The clock after the head: every push of one version knows the same days as ended.
+        now = clock()
+        wiped = 0
+        ahead = any(seal is not None and seal.version > head.version for seal in seals.values())
+        # Of a bucket that belongs to no table or to another one, nobody knows what is left in it.
+        if ahead or set(claims.values()) != {head.table_id}:
+            wiped = online.wipe(*where, table_id=head.table_id, own_rows_too=ahead)
+            seals = online.seals(*where)
+        asked = ended(head, self.lake.project.zone, now) if self.days is None else self.days
+        wanted = {day: head.days[day].revision for day in asked}
+        sealed = {bucket: _sealed(seal) for bucket, seal in seals.items()}
+        changed = {
+            day: min(known.get(day, 0) for known in sealed.values())
+            for day, revision in wanted.items()
+            if any(known.get(day) != revision for known in sealed.values())
+        }
+        if not changed:
+            return Pushed(view.name, [], head.version, Receipt(), wiped)
+        require_room(view, head, changed, _present(online, view), online.nodes())
+        renewed = {
+            bucket: Seal(
+                head.table_id, head.version, encode_revisions({**known, **wanted}), micros(now)
+            )
+            for bucket, known in sealed.items()
+        }
+        sample = _Sample(online, view)
+        receipt = online.push(
+            *where,
+            sample.of(RowsToPush(view, table, head, self.lake.project.zone, changed, now)),
+            seals=renewed,
+            started_from=seals,
+            keep_ms=keep_ms(view),
+            throttle=self.throttle,
+            on_rows=self.on_rows,
+        )
+        sample.read_back()
+        publish(self.lake, online, view, now, head=head, seals=renewed)
+        crash_point("sealed")
+        seconds = (clock() - now).total_seconds()
+        return Pushed(view.name, sorted(changed), head.version, receipt, wiped, seconds)
 
 
-def _foreign(seals: Mapping[int, Seal | None], tables: set[str], head: Head) -> bool:
-    """Whether what is online belongs to another table, or to a future that Delta does not know."""
-    ahead = any(seal is not None and seal.version > head.version for seal in seals.values())
-    return bool(tables - {head.table_id}) or ahead
+def _present(online: OnlineStore, view: FeatureView) -> int:
+    """Entities that the view had online when it was last pushed, as far as anybody has said."""
+    text = online.notes("facts").get(view.name)
+    return int(json.loads(text)["rows"]) if text else 0
 
 
 def _sealed(seal: Seal | None) -> Mapping[date, int]:
     return decode_revisions(seal.days) if seal else {}
 
 
-def rows_to_push(
-    lake: Lake,
-    view: FeatureView,
-    table: DayTable,
-    head: Head,
-    changed: Mapping[date, int],
-    now: datetime,
-) -> PushRows:
-    """Return, per entity in any revision of the changed days, its latest row, else a tombstone.
+@dataclass
+class _Sample:
+    """A few rows of every block, to be compared with what the store answers afterwards."""
 
-    Args:
-        changed: Day whose sealed revision is not the committed one → the oldest revision that a
-            bucket has sealed of it; 0 if one has sealed none.
-        now: Rows past their ttl and grace at this instant count as none.
-    """
-    contract, zone = view.contract, lake.project.zone
-    ended = _ended(lake, head, now)
-    alive = [day for day in ended if _matters(as_of(day, zone), contract.ttl, now)]
-    relevant = sorted(set(changed) & set(alive))
-    affected = _affected_keys(view, table, head, {day: changed[day] for day in relevant})
-    codec = RowCodec(contract.feature_types)
-    with answering(f"The table {table.uri}"):
-        rows = (
-            table.scan(alive, version=head.version)
-            .join(affected.lazy(), on=contract.keys, how="semi")
-            .collect(engine="in-memory")
-        )
-    latest = (
-        rows.sort("event_timestamp", maintain_order=True)
-        .unique(contract.keys, keep="last", maintain_order=True)
-        .join(_revisions(head), on="day", how="left", maintain_order="left")
-    )
-    gone = affected.join(latest, on=contract.keys, how="anti")
-    values = codec.encode(latest, version=head.version)
-    expiry = [_expire_at(instant, contract.ttl) for instant in latest["event_timestamp"]]
-    if gone.height:
-        day = max(relevant)
-        instant = as_of(day, zone)
-        removed = codec.tombstone(
-            version=head.version,
-            day=day,
-            revision=head.days[day].revision,
-            event_timestamp=instant,
-        )
-        values = pl.concat([values, pl.Series("value", [removed] * gone.height, dtype=pl.Binary)])
-        expiry += [_expire_at(instant, contract.ttl)] * gone.height
-    keys = pl.concat([latest.select(contract.keys), gone.select(contract.keys)])
-    return PushRows(
-        keys=encode_keys(keys, contract.keys),
-        values=values,
-        expire_at_ms=pl.Series(expiry, dtype=pl.Int64),
-    )
+    online: OnlineStore
+    view: FeatureView
+    rows: dict[bytes, bytes] = field(default_factory=dict)
 
+    def of(self, blocks: RowsToPush) -> Iterator[PushRows]:
+        """Yield the blocks and remember rows of each."""
+        for block in blocks:
+            share = SAMPLE if not self.rows else SAMPLE_OF_LATER_BLOCKS
+            step = max(1, len(block) // share)
+            keys, values = block.keys.gather_every(step), block.values.gather_every(step)
+            self.rows |= dict(zip(keys.to_list(), values.to_list(), strict=True))
+            yield block
 
-def _ended(lake: Lake, head: Head, now: datetime) -> list[date]:
-    """Return the committed days that have ended: a row is not served before it is valid."""
-    return [day for day in head.days if as_of(day, lake.project.zone) <= now]
+    def read_back(self) -> None:
+        """Do nothing if every remembered row is stored, or superseded by a newer version.
 
-
-def _revisions(head: Head) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"day": list(head.days), "revision": [record.revision for record in head.days.values()]},
-        schema={"day": pl.Date, "revision": pl.Int64},
-    )
-
-
-def _affected_keys(
-    view: FeatureView, table: DayTable, head: Head, changed: Mapping[date, int]
-) -> pl.DataFrame:
-    """Return the keys in any revision of the days from the sealed one to the current one.
-
-    Also in those between, which may have been pushed in part and never sealed.
-    """
-    keys = view.contract.keys
-    frames = [table.scan(changed.keys(), version=head.version).select(keys)]
-    restated = [day for day in changed if head.days[day].revision > 1]
-    older: dict[int, list[date]] = {}
-    for day, versions in (table.versions_of(restated) if restated else {}).items():
-        for revision, version in versions.items():
-            if changed[day] <= revision < head.days[day].revision:
-                older.setdefault(version, []).append(day)
-    frames += [table.scan(days, version=version).select(keys) for version, days in older.items()]
-    with answering(f"The table {table.uri}"):
-        return pl.concat(frames).unique().collect(engine="in-memory")
-
-
-def _matters(event_timestamp: datetime, ttl: timedelta | None, now: datetime) -> bool:
-    return ttl is None or now <= event_timestamp + ttl + GRACE
-
-
-def _expire_at(event_timestamp: datetime, ttl: timedelta | None) -> int:
-    return 0 if ttl is None else _us(event_timestamp + ttl + GRACE) // 1000
-
-
-def _us(instant: datetime) -> int:
-    return int(instant.timestamp()) * 1_000_000 + instant.microsecond
-
-
-def _read_back(online: OnlineStore, view: FeatureView, rows: PushRows) -> None:
-    """Compare a sample of what was written with what the store now answers.
-
-    Raises:
-        OnlineError: A row is neither there nor superseded by a newer version.
-    """
-    entity = view.contract.entity
-    step = max(1, len(rows.keys) // SAMPLE)
-    keys = rows.keys.gather_every(step).to_list()
-    values = rows.values.gather_every(step).to_list()
-    stored = online.fetch(entity.name, keys, [view.name], entity.buckets)
-    for key, value, (found,) in zip(keys, values, stored, strict=True):
-        if found == value or (found and header_of(found).version > header_of(value).version):
-            continue
-        raise OnlineError(
-            f"A row of {view.name} that was just pushed does not read back: key {key!r}.",
-            expected=f"{len(value)} bytes of version {header_of(value).version}",
-            got="nothing" if found is None else f"version {header_of(found).version}",
-            fix=f"See lockstep status, then: lockstep push {view.name} --rebuild",
-            effect="The view is sealed but not complete.",
-        )
+        Raises:
+            OnlineError: A row is neither there nor superseded.
+        """
+        entity = self.view.contract.entity
+        stored = self.online.fetch(entity.name, list(self.rows), [self.view.name], entity.buckets)
+        for (key, value), (found,) in zip(self.rows.items(), stored, strict=True):
+            if found == value or (found and header_of(found).version > header_of(value).version):
+                continue
+            raise OnlineError(
+                f"A row of {self.view.name} that was just pushed does not read back: key {key!r}.",
+                expected=f"{len(value)} bytes of version {header_of(value).version}",
+                got="nothing" if found is None else f"version {header_of(found).version}",
+                fix=f"See lockstep status, then: lockstep push {self.view.name} --rebuild",
+                effect="The view is sealed but not complete.",
+            )

@@ -11,15 +11,17 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 import polars as pl
 
 from lockstep.errors import DeclarationError
-from lockstep.types import canonical_type, type_problem
+from lockstep.types import canonical_type, fitted, type_problem
 
 PolarsType: TypeAlias = pl.DataType | type[pl.DataType]
 WhenAbsent: TypeAlias = Literal["last", "empty"]
+OnMissing: TypeAlias = Literal["null", "default", "fail"]
 
 NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 RESERVED: Final = frozenset(
     {"day", "known_at", "event_timestamp", "event_time", "revision", "as_of"}
 )
+POLICIES: Final = ("null", "default", "fail")
 KEY_TYPES: Final = (pl.Int64, pl.Int32, pl.String)
 
 DAILY_TTL_FLOOR: Final = timedelta(hours=25)
@@ -32,7 +34,7 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-"""Marks a feature without an `empty=` value; `None` is a value there."""
+"""Marks a feature without an `empty=` or `default=` value; `None` is a value there."""
 
 
 def name_problem(kind: str, name: str) -> str | None:
@@ -108,6 +110,9 @@ class Feature:
         fill_rate: Least share (0 to 1) of rows with a value; NaN counts as none. Blocking.
         max_psi: Population stability index against the trailing 28 days above which to warn.
         pii: Whether the column identifies a person; it is masked in every report.
+        on_missing: What a request gets for an entity without a valid value: null, the default, or
+            an error ("fail"). A request may say otherwise. The status tells the truth in any case.
+        default: The value that "default" stands for; that of `empty` if not given.
     """
 
     dtype: PolarsType
@@ -121,6 +126,8 @@ class Feature:
     fill_rate: float | None = field(default=None, kw_only=True)
     max_psi: float | None = field(default=None, kw_only=True)
     pii: bool = field(default=False, kw_only=True)
+    on_missing: OnMissing = field(default="null", kw_only=True)
+    default: Any = field(default=UNSET, kw_only=True)
     name: str = field(default="", init=False)
     owner_class: "type[Features] | None" = field(default=None, init=False, repr=False)
 
@@ -142,6 +149,12 @@ class Feature:
         """Whether quantiles and drift are defined for it."""
         return self.type.is_numeric()
 
+    @property
+    def fallback(self) -> Any:
+        """What "default" stands for: `default`, else `empty`, else None."""
+        declared = self.empty if self.default is UNSET else self.default
+        return None if declared is UNSET else fitted(self.type, declared)
+
     def problems(self, where: str) -> Iterator[str]:
         """Yield what is wrong with the declaration, each with its fix."""
         if found := name_problem("Feature", self.name):
@@ -161,11 +174,41 @@ class Feature:
                 f"'{where}.{self.name}' is {self.type} and declares a range. Ranges are for "
                 "numbers: remove at_least and at_most, or use one_of."
             )
+        yield from self._fallback_problems(where)
         if self.max_psi is not None and not (self.numeric or self.type in (pl.String, pl.Boolean)):
             yield (
                 f"'{where}.{self.name}' is {self.type} and declares max_psi. Drift is measured for "
                 "numbers, strings and booleans: remove max_psi."
             )
+
+    def _fallback_problems(self, where: str) -> Iterator[str]:
+        if self.on_missing not in POLICIES:
+            yield (
+                f"'{where}.{self.name}' has on_missing={self.on_missing!r}. It is 'null', "
+                "'default' or 'fail'."
+            )
+        if self.on_missing == "default" and self.default is UNSET and self.empty is UNSET:
+            yield (
+                f"'{where}.{self.name}' says on_missing='default' and has none. Declare default=…, "
+                "or say on_missing='null'."
+            )
+        if self.default is None and not self.nullable:
+            yield f"'{where}.{self.name}' is not nullable and has default=None. Give it a value."
+        for word, value in (("default", self.default), ("empty", self.empty)):
+            if value is not UNSET and not self._fits(value):
+                yield (
+                    f"'{where}.{self.name}' is {self.type} and has {word}={value!r}, which does "
+                    "not fit that type. Give a value of the type."
+                )
+
+    def _fits(self, value: Any) -> bool:
+        if type_problem(self.name, self.type):
+            return True  # told elsewhere
+        try:
+            fitted(self.type, value)
+        except (ValueError, ArithmeticError):
+            return False
+        return True
 
 
 @dataclass(frozen=True, eq=False)

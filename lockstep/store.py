@@ -1,38 +1,40 @@
 """What notebooks, the command line and Dagster's resources use: one project, opened."""
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Literal
 
 import polars as pl
 
 from lockstep.catalog import Catalog, discover
+from lockstep.clock import utc_now
 from lockstep.errors import InputError, LockstepWarning
 from lockstep.ingest import held_days
 from lockstep.lake import Lake
-from lockstep.online import Codecs, OnMissing, Vectors, fetch_vectors
+from lockstep.online import MissingPolicy, Vectors
 from lockstep.parity import Parity, parity
 from lockstep.project import Project, find_project
+from lockstep.push import Pushed, push
 from lockstep.reader import Reader
+from lockstep.serving.client import Client, url_of
+from lockstep.serving.entities import Entities
+from lockstep.serving.plan import Features, compile_plan
 from lockstep.sources import Readable
 from lockstep.status import code_versions
 from lockstep.stores.causes import answering
 from lockstep.stores.redis import OnlineStore
-from lockstep.stores.server import EmbeddedServer
+from lockstep.throttle import Throttle
 from lockstep.time import parse_days, span, to_utc
 from lockstep.training import Joined, point_in_time
-from lockstep.view import FeatureSet, FeatureView
+from lockstep.view import FeatureView
 
-Features = str | FeatureSet | Iterable[Any]
-
-
-def utc_now() -> datetime:
-    """Return the present instant; the engine is always passed it and never asks."""
-    return datetime.now(UTC)
+_PATIENCE = 5.0
+"""Seconds that people wait for Redis; see `lockstep.serving.client.DEADLINE` for services."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,18 @@ class Store:
     @cached_property
     def online_store(self) -> OnlineStore:
         """The connection to Redis; nothing is sent before the first call."""
-        url = self.project.redis_url or EmbeddedServer(self.project.state / "redis").url
-        return OnlineStore(url, namespace=self.project.namespace)
+        return OnlineStore(url_of(self.project), namespace=self.project.namespace)
 
     @cached_property
-    def _codecs(self) -> Codecs:
-        return Codecs(self.online_store)
+    def _client(self) -> Client:
+        return Client(
+            self.catalog,
+            url_of(self.project),
+            namespace=self.project.namespace,
+            deadline=_PATIENCE,
+            outage="raise",
+            now=self.now,
+        )
 
     @property
     def views(self) -> Mapping[str, FeatureView]:
@@ -110,35 +118,31 @@ class Store:
     def online(
         self,
         features: Features,
-        entities: Sequence[Mapping[str, Any]] | pl.DataFrame,
+        entities: Entities,
         *,
-        on_missing: OnMissing = "null",
+        on_missing: MissingPolicy = None,
     ) -> Vectors:
-        """Fetch feature vectors: one row per entity, in order, one round trip.
+        """Fetch feature vectors: one row per entity, in order.
+
+        It looks whether the views are complete first, and waits up to five seconds. A service uses
+        `lockstep.serving.client.Client`, which looks in the background and waits milliseconds.
 
         Args:
             features: A feature set (or its name), or a list of features or `view:feature`.
-            entities: Key columns per row, e.g. `[{"household_id": 900}]`.
-            on_missing: "null", "default" (the feature's `empty=` value) or "fail".
+            entities: Key columns per row, e.g. `[{"household_id": 900}]`, a list per key column, or
+                a frame.
+            on_missing: "null", "default" (the feature's `default=`, else `empty=` value) or "fail",
+                for all or per `view:feature`; as the contracts say if not given.
 
         Raises:
             UnknownNameError: A view, feature or feature set does not exist.
             InputError: A key is absent or has the wrong type.
-            MissingFeatureError: `on_missing="fail"` and a cell has no value.
+            MissingFeatureError: A policy is "fail" and a cell has no value.
             OnlineError: The online store does not answer.
         """
-        rows = entities.to_dicts() if isinstance(entities, pl.DataFrame) else list(entities)
-        if on_missing not in ("null", "default", "fail"):
-            raise InputError(
-                f"on_missing is {on_missing!r}.", expected="'null', 'default' or 'fail'"
-            )
-        wanted = {
-            self.catalog.view(view): names
-            for view, names in self.catalog.features(features).items()
-        }
-        return fetch_vectors(
-            self.online_store, self._codecs, wanted, rows, at=self.now(), on_missing=on_missing
-        )
+        client = self._client
+        client.look()
+        return client.fetch(features, entities, on_missing=on_missing)
 
     def training_set(
         self,
@@ -171,18 +175,22 @@ class Store:
         """
         if mode != "event":
             raise InputError(f"mode is {mode!r}.", expected="'event'", effect="Nothing was joined.")
+        # The order that serving answers in: a model may know its columns by position.
+        names = compile_plan(self.catalog, features).features
         frame = spine.collect() if isinstance(spine, pl.LazyFrame) else spine
         instant = _instant(frame, timestamp, time_zone)
         views = [
-            self._joined(self.catalog.view(name), names)
-            for name, names in self.catalog.features(features).items()
+            self._joined(self.catalog.view(view), of_view)
+            for view, of_view in self.catalog.features(names).items()
         ]
-        self._warn_of_mixed_code(features)
+        self._warn_of_mixed_code(names)
         with answering(f"The lake {self.lake.place.uri}"):
             joined = point_in_time(frame.with_columns(instant), timestamp, views)
-        return joined.with_columns(frame[timestamp]) if timestamp in frame.columns else joined
+        if timestamp in frame.columns:
+            joined = joined.with_columns(frame[timestamp])
+        return joined.select([*frame.columns, *names])
 
-    def _warn_of_mixed_code(self, features: Features) -> None:
+    def _warn_of_mixed_code(self, features: Sequence[str]) -> None:
         for name in self.catalog.features(features):
             committed = self.committed(self.catalog.view(name))
             versions = code_versions(committed, self.lake.latest_entries(name))
@@ -218,6 +226,39 @@ class Store:
         chosen = [self.catalog.view(name) for name in names] or list(built)
         at = self.now()
         return [parity(self.lake, self.online_store, view, at) for view in chosen]
+
+    def push(
+        self,
+        view: FeatureView,
+        days: Collection[date] | None = None,
+        *,
+        rebuild: bool = False,
+        throttled: bool = True,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> Pushed:
+        """Bring the online store in step with the committed days of a view.
+
+        Args:
+            days: Days to push; all that are committed and have ended if not given.
+            rebuild: Remove the view's rows and seals first.
+            throttled: Slow down while readers would notice.
+            on_rows: Called with the number of rows of every acknowledged call.
+
+        Raises:
+            NotCertifiedError: A named day is not committed, or has not ended.
+            OnlineError: The online store does not answer or refuses.
+            ConflictError: Others kept pushing the same view.
+        """
+        return push(
+            self.lake,
+            self.online_store,
+            view,
+            days,
+            now=self.now,
+            rebuild=rebuild,
+            on_rows=on_rows,
+            throttle=Throttle(monotonic, sleep) if throttled else None,
+        )
 
     def committed(self, of: Readable) -> Mapping[date, Any]:
         """Return day → what is certified for it; empty if nothing was built yet."""

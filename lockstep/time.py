@@ -15,6 +15,7 @@ import polars as pl
 from lockstep.errors import ConfigError, InputError
 
 INSTANT: Final = pl.Datetime("us", "UTC")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ONE_DAY: Final = timedelta(days=1)
 SNAPSHOT_DAY: Final = date(1970, 1, 1)
 """The day under which a snapshot, which has no days, is stored."""
@@ -152,6 +153,16 @@ def count_odd_times(column: str, zone: str) -> tuple[pl.Expr, pl.Expr]:
 def is_valid(event_timestamp: datetime, ttl: timedelta | None, at: datetime) -> bool:
     """Whether a row counts at an instant: both bounds inclusive, elapsed time."""
     return event_timestamp <= at and (ttl is None or at <= event_timestamp + ttl)
+
+
+def micros(instant: datetime) -> int:
+    """Return an instant as microseconds since 1970-01-01 UTC."""
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def instant_of(microseconds: int) -> datetime:
+    """Return the instant (UTC) of microseconds since 1970-01-01 UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def span(days: Iterable[date]) -> str:

@@ -1,6 +1,9 @@
 """The closed list of column types: those that survive Polars, Delta, Redis and JSON unchanged."""
 
-from typing import Final
+import struct
+from datetime import UTC, date, datetime
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import Any, Final
 
 import polars as pl
 from polars._typing import PolarsDataType
@@ -24,6 +27,14 @@ _UNSIGNED: Final[dict[type[pl.DataType], str]] = {
     pl.UInt16: "Int16",
     pl.UInt32: "Int32",
     pl.UInt64: "Int64",
+}
+
+_BITS: Final[dict[type[pl.DataType], int]] = {pl.Int8: 8, pl.Int16: 16, pl.Int32: 32, pl.Int64: 64}
+_PYTHON: Final[dict[type[pl.DataType], type]] = {
+    pl.Boolean: bool,
+    pl.String: str,
+    pl.Binary: bytes,
+    pl.Date: date,
 }
 
 
@@ -73,3 +84,63 @@ def _datetime_problem(culprit: str, dtype: pl.Datetime) -> str | None:
     else:
         what = f"counts {dtype.time_unit}, which Delta Lake changes to us"
     return f"'{culprit}' is {dtype}: it {what}. Declare pl.Datetime('us', 'UTC') and convert."
+
+
+def fitted(dtype: pl.DataType, value: Any) -> Any:
+    """Return a declared value as a column of the type would give it back; None stays None.
+
+    A whole number fits a float, an aware timestamp of any zone fits UTC; nothing is rounded but to
+    Float32.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    if value is None:
+        return None
+    if dtype.is_integer():
+        return _whole(value, _BITS[type(dtype)])
+    if dtype.is_float():
+        return _floating(dtype, value)
+    if isinstance(dtype, pl.Decimal):
+        return _decimal(dtype, value)
+    if isinstance(dtype, pl.List | pl.Struct):
+        return _nested(dtype, value)
+    if isinstance(dtype, pl.Datetime) and isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC)
+    if type(value) is not _PYTHON.get(type(dtype)):
+        raise ValueError(f"{value!r} is no {dtype}")
+    return value
+
+
+def _nested(dtype: pl.List | pl.Struct, value: Any) -> Any:
+    if isinstance(dtype, pl.List) and isinstance(value, list | tuple):
+        return [fitted(canonical_type(dtype.inner), item) for item in value]
+    if isinstance(dtype, pl.Struct) and isinstance(value, dict):
+        fields = {item.name: canonical_type(item.dtype) for item in dtype.fields}
+        if fields.keys() == value.keys():
+            return {name: fitted(inner, value[name]) for name, inner in fields.items()}
+    raise ValueError(f"{value!r} is no {dtype}")
+
+
+def _whole(value: Any, bits: int) -> int:
+    if type(value) is not int or not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+        raise ValueError(f"{value!r} is no integer of {bits} bits")
+    return value
+
+
+def _floating(dtype: pl.DataType, value: Any) -> float:
+    if type(value) not in {int, float}:
+        raise ValueError(f"{value!r} is no number")
+    if isinstance(dtype, pl.Float64):
+        return float(value)
+    narrow: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return narrow
+
+
+def _decimal(dtype: pl.Decimal, value: Any) -> Decimal:
+    if type(value) not in {int, Decimal} or not Decimal(value).is_finite():
+        raise ValueError(f"{value!r} is no decimal")
+    return Decimal(value).quantize(
+        Decimal((0, (1,), -dtype.scale)),
+        context=Context(prec=dtype.precision or 38, traps=[Inexact, InvalidOperation]),
+    )

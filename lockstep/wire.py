@@ -69,11 +69,23 @@ class ColumnType:
         try:
             return [None if item is None else convert(item) for item in items]
         except OverflowError as error:
-            raise InputError(
-                f"The column '{column.name}' holds {error}, which no Python client can read.",
-                expected="dates in the years 1 to 9999",
-                effect="Nothing was pushed.",
-            ) from None
+            raise _beyond_calendar(column, str(error)) from None
+
+    def check(self, column: pl.Series) -> None:
+        """Do nothing if Python can read every value of a column of numbers.
+
+        Raises:
+            InputError: A date or timestamp beyond the years 1 to 9999.
+        """
+        if self.to_wire is None or not column.len():
+            return
+        physical = column.cast(self.physical)
+        try:
+            for value in (physical.min(), physical.max()):
+                if value is not None:
+                    self.to_wire(value)
+        except OverflowError as error:
+            raise _beyond_calendar(column, str(error)) from None
 
     def unpack(self, item: Any) -> Any:
         """The Python value of one unpacked item; None stays None."""
@@ -206,6 +218,14 @@ def _day(days: int) -> date:
 
 def _instant(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
+
+
+def _beyond_calendar(column: pl.Series, what: str) -> InputError:
+    return InputError(
+        f"The column '{column.name}' holds {what}, which no Python client can read.",
+        expected="dates in the years 1 to 9999",
+        effect="Nothing was pushed.",
+    )
 
 
 def _unreadable(got: str) -> OnlineError:

@@ -44,11 +44,14 @@ def tombstone(version: int) -> bytes:
     return CODEC.tombstone(version=version, day=EVENT.date(), revision=2, event_timestamp=EVENT)
 
 
-def push_rows(keys: Iterable[bytes], values: Iterable[bytes], expire_at_ms: int = FAR) -> PushRows:
+def push_rows(keys: Iterable[bytes], values: Iterable[bytes]) -> PushRows:
     of_keys = pl.Series("keys", list(keys), dtype=pl.Binary)
-    of_values = pl.Series("values", list(values), dtype=pl.Binary)
-    expiry = pl.Series("expire_at_ms", [expire_at_ms] * len(of_keys), dtype=pl.Int64)
-    return PushRows(of_keys, of_values, expiry)
+    return PushRows(of_keys, pl.Series("values", list(values), dtype=pl.Binary))
+
+
+def keep_ms_until(expire_at_ms: int) -> int:
+    """How long rows of EVENT are kept so that they expire then; 0, never, stays 0."""
+    return max(1, expire_at_ms - int(EVENT.timestamp() * 1000)) if expire_at_ms else 0
 
 
 def keys_of(ids: Iterable[int] = IDS) -> list[bytes]:
@@ -71,9 +74,15 @@ def push(
 ) -> Receipt:
     """Push the rows of one version from the present seals, or from the given ones."""
     present = store.seals(ENTITY, view, BUCKETS) if started_from is None else started_from
-    rows = push_rows(keys_of(ids), packed(version, ids), expire_at_ms)
-    seals = seals_of(version, table=table)
-    return store.push(ENTITY, view, BUCKETS, rows, seals=seals, started_from=present)
+    return store.push(
+        ENTITY,
+        view,
+        BUCKETS,
+        push_rows(keys_of(ids), packed(version, ids)),
+        seals=seals_of(version, table=table),
+        started_from=present,
+        keep_ms=keep_ms_until(expire_at_ms),
+    )
 
 
 def push_one(
@@ -85,9 +94,10 @@ def push_one(
         ENTITY,
         view,
         BUCKETS,
-        push_rows(keys_of([key]), [value], expire_at_ms),
+        push_rows(keys_of([key]), [value]),
         seals=seals_of(version),
         started_from=store.seals(ENTITY, view, BUCKETS),
+        keep_ms=keep_ms_until(expire_at_ms),
     )
 
 

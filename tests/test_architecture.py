@@ -45,7 +45,11 @@ MAY_IMPORT = {
 }
 ONLY_IMPORTERS = {
     "deltalake": {"lockstep/stores/delta.py"},
-    "redis": {"lockstep/stores/redis.py"},
+    "redis": {
+        "lockstep/stores/link.py",
+        "lockstep/stores/pushing.py",
+        "lockstep/stores/redis.py",
+    },
 }
 # They know frames and declarations, not where anything is stored.
 PURE = ("schema", "view", "time", "profile", "quality", "training", "codec", "errors")

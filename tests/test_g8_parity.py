@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import redis
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from lockstep import Feature, Features, FeatureView, feature_view
 from lockstep.codec import bucket_of, encode_key, header_of
 from lockstep.errors import ConflictError, NotCertifiedError
 from lockstep.hashing import content_hash
-from lockstep.stores import redis as redis_module
+from lockstep.stores import pushing
 from lockstep.stores.proposal import Proposal
 from lockstep.time import as_of
 from tests.crash_story import unpacked
@@ -96,7 +97,8 @@ class History:
         """Plan a push whose calls are on their way for long."""
 
         def caught(*args: Any, **kwargs: Any) -> Any:
-            self.delayed.append((args, kwargs))
+            *where, blocks = args
+            self.delayed.append(((*where, list(blocks)), kwargs))
             raise _DiedError
 
         with pytest.MonkeyPatch.context() as patch:
@@ -111,7 +113,7 @@ class History:
                 raise _DiedError
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(redis_module, "crash_point", dying)
+            patch.setattr(pushing, "crash_point", dying)
             self._dying()
 
     def _dying(self) -> None:
@@ -309,7 +311,7 @@ def test_a_lost_row_is_found_and_comes_back_after_a_wipe(tmp_path: Path, redis_u
     name = online.names.entity_key(
         "user", bucket_of(encode_key([1]), USER.buckets), encode_key([1])
     )
-    with redis_module.redis.Redis.from_url(redis_url) as client:
+    with redis.Redis.from_url(redis_url) as client:
         client.delete(name)
 
     lost = history.made.store.parity()[0]

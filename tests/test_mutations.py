@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from lockstep import compute, materialize, online, project, push, release, time, training
+from lockstep import compute, materialize, project, push_rows, release, time, training
+from lockstep.serving import decoding
 from lockstep.stores import committing
 from tests import test_feast_stories, test_g1_quarantine, test_slice, test_time
 from tests import test_g4_reruns as g4
@@ -60,6 +61,11 @@ def values_expire(folder: Path, redis_url: str) -> None:
     test_feast_stories.test_expired_null_never_written_and_present_are_told_apart(made)
 
 
+def values_count_up_to_the_end(folder: Path, redis_url: str) -> None:
+    built = made_for(test_slice, "built")(folder, redis_url)
+    test_slice.test_a_value_expires_after_its_ttl_and_not_before(built)
+
+
 def unchanged_is_no_version(folder: Path, redis_url: str) -> None:
     g4.check_unchanged_content_makes_no_version(made_for(g4, "small")(folder))
 
@@ -93,17 +99,23 @@ MUTATIONS: dict[str, tuple[Any, str, str, Check]] = {
         "if False:",
         without_redis(g7.check_both_ends_of_the_ttl_are_inside),
     ),
-    "the reader takes the end of the ttl as outside": (
+    "parity takes the end of the ttl as outside": (
         time.is_valid,
         "at <= event_timestamp + ttl",
         "at < event_timestamp + ttl",
         without_redis(both_bounds_count),
     ),
     "the reader serves what has expired": (
-        online._decode,
-        "if not is_valid(header.event_timestamp, view.contract.ttl, at):",
-        "if False:",
+        decoding.Window.holds,
+        "self.oldest <= head[2] <= self.newest",
+        "True",
         values_expire,
+    ),
+    "the reader withholds a row at the very end of its ttl": (
+        decoding.Window.holds,
+        "self.oldest <= head[2]",
+        "self.oldest < head[2]",
+        values_count_up_to_the_end,
     ),
     "what failed its audit is committed": (
         materialize._chunk,
@@ -166,26 +178,26 @@ MUTATIONS: dict[str, tuple[Any, str, str, Check]] = {
         unchanged_is_no_version,
     ),
     "nobody is removed online": (
-        push.rows_to_push,
-        'gone = affected.join(latest, on=contract.keys, how="anti")',
-        "gone = affected.clear()",
+        push_rows.RowsToPush._group,
+        "yield from self._removed(max(relevant), wanted)",
+        "yield from ()",
         on_a_history([*g8.TORN_THEN_CORRECTED]),
     ),
     "who was in an older revision only is forgotten": (
-        push._affected_keys,
-        "if changed[day] <= revision < head.days[day].revision:",
+        push_rows.RowsToPush._affected_keys,
+        "if self.changed[day] <= revision < head.days[day].revision:",
         "if False:",
         on_a_history(g8.SEALED_BEYOND_WHAT_WAS_PUSHED),
     ),
     "the row of the day wins over a later one": (
-        push.rows_to_push,
-        'keep="last"',
-        'keep="first"',
+        push_rows.RowsToPush._group,
+        "newest, *older = reversed(self.alive)",
+        "newest, *older = self.alive",
         on_a_history([("commit", 1, {1: 10.0}), ("commit", 2, {1: 999.0})]),
     ),
     "a day is pushed before it ends": (
-        push._ended,
-        " if as_of(day, lake.project.zone) <= now",
+        push_rows.ended,
+        " if end <= now",
         "",
         on_a_history(g8.NOT_ENDED),
     ),

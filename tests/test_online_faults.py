@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from lockstep.crash import CrashPoint
-from lockstep.errors import ConfigError, OnlineError
+from lockstep.errors import ConfigError, ConflictError, OnlineError, PushFailedError
+from lockstep.layout import Receipt
 from lockstep.stores.redis import OnlineStore
 from lockstep.stores.server import EmbeddedServer
 from tests.online_rows import (
@@ -104,7 +105,10 @@ def test_a_full_server_fails_the_push_loudly_and_seals_nothing(own_server: Embed
         seals = store.seals(ENTITY, VIEW, BUCKETS)
         stored = dict(store.scan(ENTITY, VIEW))
         raw.config_set("maxmemory", 0)
-    assert "the bucket was not sealed" in str(refused.value)
+    assert "what is sealed is complete" in str(refused.value)
+    assert isinstance(refused.value, PushFailedError)
+    assert isinstance(refused.value.receipt, Receipt)
+    assert refused.value.receipt.written <= len(stored)
     assert None in seals.values()
     assert 0 < len(stored) < len(ids)
     assert {CODEC.decode(value).header.version for value in stored.values()} == {7}
@@ -177,7 +181,7 @@ def test_an_interrupted_wipe_keeps_pushes_out_until_a_wipe_finishes(
             raw.hset(name, f"table:{VIEW}", "wiping table-b")
 
     assert store.table_ids(ENTITY, VIEW, BUCKETS) == {"wiping table-b"}
-    with pytest.raises(OnlineError, match="belongs to table wiping table-b"):
+    with pytest.raises(ConflictError, match="belongs to table wiping table-b"):
         push(store, 1, table="table-b")
 
     store.wipe(ENTITY, VIEW, BUCKETS, table_id="table-b")

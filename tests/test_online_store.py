@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import redis
 
-from lockstep.calls import CHUNK_ROWS, plan_chunks
+from lockstep.calls import CHUNK_ROWS, PushCalls, shipped_library
 from lockstep.codec import RowCodec, encode_key, header_of
 from lockstep.errors import ConfigError, ConflictError, InputError, OnlineError
 from lockstep.layout import Names, Seal
@@ -29,6 +29,8 @@ from tests.online_rows import (
     tombstone,
     versions,
 )
+
+CUTS = [(0, 1), (1, 1), (1, 700), (700, 1000)]
 
 
 def test_a_push_stores_every_row_and_seals_every_bucket(store: OnlineStore) -> None:
@@ -67,7 +69,7 @@ def test_progress_counts_every_row_once(store: OnlineStore) -> None:
         push_rows(keys_of(ids), packed(7, ids)),
         seals=seals_of(7),
         started_from={},
-        on_chunk=seen.append,
+        on_rows=seen.append,
     )
 
     assert sum(seen) == len(ids)
@@ -353,23 +355,59 @@ def test_rows_of_unequal_length_are_refused_before_anything_is_sent() -> None:
         push_rows(keys_of(), packed(7, [1]))
 
 
-def test_a_row_outside_the_pushed_buckets_is_refused() -> None:
-    keys = pl.Series(keys_of(), dtype=pl.Binary)
+def test_a_row_outside_the_pushed_buckets_is_refused_before_it_is_sent(store: OnlineStore) -> None:
+    one = {1: seals_of(7)[1]}
 
     with pytest.raises(InputError, match="which this push does not seal"):
-        plan_chunks(keys, BUCKETS, [0])
+        store.push(
+            ENTITY,
+            VIEW,
+            BUCKETS,
+            push_rows(keys_of(), packed(7)),
+            seals=one,
+            started_from={},
+        )
+
+    assert versions(store) == {None}
 
 
-def test_the_last_batch_is_one_chunk_without_rows_and_the_first_is_not_everything() -> None:
-    keys = pl.Series(keys_of(range(5000)), dtype=pl.Binary)
+def test_every_bucket_is_numbered_on_through_all_blocks_and_sealed_by_its_last_chunk() -> None:
+    calls = PushCalls(
+        Names("test"), shipped_library(), ENTITY, VIEW, BUCKETS, seals_of(7), started_from={}
+    )
+    ids = range(5000)
+    blocks = [ids[:2000], ids[2000:]]
 
-    batches = plan_chunks(keys, BUCKETS, range(BUCKETS))
+    chunks = [c for b in blocks for c in calls.rows(push_rows(keys_of(b), packed(7, b)))]
+    last = calls.sealing()
 
-    assert len(batches) > 2
-    assert [(len(c.rows), c.last, c.bucket) for c in batches[-1]] == [(0, True, BUCKETS - 1)]
-    chunks = [chunk for batch in batches for chunk in batch]
-    assert sorted(at for chunk in chunks for at in chunk.rows) == list(range(5000))
+    assert sum(chunk.rows for chunk in chunks) == len(ids)
+    assert max(chunk.rows for chunk in chunks) <= CHUNK_ROWS
+    assert [(chunk.bucket, chunk.rows) for chunk in last] == [(n, 0) for n in range(BUCKETS)]
     for bucket in range(BUCKETS):
-        mine = [chunk for chunk in chunks if chunk.bucket == bucket]
-        assert [chunk.number for chunk in mine] == list(range(1, len(mine) + 1))
-        assert [chunk.last for chunk in mine] == [False] * (len(mine) - 1) + [True]
+        numbers = [chunk.number for chunk in [*chunks, *last] if chunk.bucket == bucket]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_blocks_of_any_size_arrive_whole(store: OnlineStore) -> None:
+    ids = range(1000)
+    blocks = [push_rows(keys_of(ids[at:end]), packed(7, ids[at:end])) for at, end in CUTS]
+
+    receipt = store.push(ENTITY, VIEW, BUCKETS, iter(blocks), seals=seals_of(7), started_from={})
+
+    assert receipt.written == len(ids)
+    assert versions(store, ids) == {7}
+
+
+def test_whoever_comes_second_to_a_new_view_does_not_wipe_what_the_first_has_pushed(
+    store: OnlineStore,
+) -> None:
+    store.wipe(ENTITY, VIEW, BUCKETS, table_id=TABLE, own_rows_too=False)
+    push(store, 7)
+
+    removed = store.wipe(ENTITY, VIEW, BUCKETS, table_id=TABLE, own_rows_too=False)
+
+    assert removed == 0
+
+    assert versions(store) == {7}
+    assert store.seals(ENTITY, VIEW, BUCKETS) == seals_of(7)

@@ -5,7 +5,18 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lockstep.cli import catalog, data, new, online, quarantine, run, training
+from lockstep.cli import (
+    catalog,
+    data,
+    doctor,
+    new,
+    online,
+    quarantine,
+    reconcile,
+    run,
+    serve,
+    training,
+)
 from lockstep.cli.console import USAGE, show_error
 from lockstep.errors import LockstepError
 
@@ -44,11 +55,16 @@ app.command("materialize", rich_help_panel=_RUN)(run.materialize)
 app.command("push", rich_help_panel=_RUN)(online.push)
 app.command("ui", rich_help_panel=_RUN)(run.ui)
 app.command("get", rich_help_panel=_SERVE)(online.get)
+app.command("serve", rich_help_panel=_SERVE)(serve.serve)
 app.command("training-set", rich_help_panel=_SERVE)(training.training_set)
 app.command("views", rich_help_panel=_LOOK)(catalog.views)
 app.command("status", rich_help_panel=_LOOK)(catalog.status)
 app.command("metrics", rich_help_panel=_LOOK)(catalog.metrics)
 app.command("parity", rich_help_panel=_CARE)(online.parity)
+app.command("reconcile", rich_help_panel=_CARE)(reconcile.reconcile)
+app.command("sweep", rich_help_panel=_CARE)(online.sweep)
+app.command("doctor", rich_help_panel=_CARE)(doctor.doctor)
 app.command("preview", rich_help_panel=_CARE)(data.preview)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel=_CARE)
+app.add_typer(serve.app, name="token", rich_help_panel=_SERVE)
 app.add_typer(new.app, name="new", rich_help_panel=_RUN)

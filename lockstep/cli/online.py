@@ -26,7 +26,7 @@ def up() -> None:
     """Start the project's own online server (Valkey), or find it running; print where it listens.
 
     It goes on until `lockstep down`. With a redis_url in the settings nothing is started: the
-    server there must answer.
+    server there must answer, and gets the functions of this release if it lacks them.
     """
     from lockstep.project import find_project
     from lockstep.stores.redis import OnlineStore
@@ -36,7 +36,7 @@ def up() -> None:
         say(f"The online server listens on {_embedded(project).start()}")
         return
     online = OnlineStore(project.redis_url, namespace=project.namespace)
-    info = online.info()
+    info = online.ensure_ready()
     say(f"The online store is {info.engine} at {online.address}; nothing had to be started.")
 
 
@@ -75,6 +75,9 @@ def push(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Remove the views online first, then push them whole.")
     ] = False,
+    throttle: Annotated[
+        bool, typer.Option(help="Slow down while readers would notice the push.")
+    ] = True,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Bring the online store in step with what is committed in Delta, and seal it.
@@ -82,9 +85,7 @@ def push(
     Pushing twice is harmless: what is sealed is not sent again, and older never replaces newer.
     --rebuild repairs rows that were lost or changed under an intact seal.
     """
-    from rich.progress import Progress
-
-    from lockstep.push import push as push_view
+    from lockstep.cli.row_bars import row_bars
     from lockstep.push import require_certified
     from lockstep.time import parse_days
 
@@ -96,21 +97,11 @@ def push(
     for view in chosen:
         require_certified(store.lake, view, wanted, store.now())
     done: list[Pushed] = []
-    with Progress(console=err(), transient=True, disable=not err().is_terminal) as progress:
+    with row_bars(err()) as rows_of:
         for view in chosen:
-            task = progress.add_task(view.name, total=None)
-            done.append(
-                push_view(
-                    store.lake,
-                    store.online_store,
-                    view,
-                    wanted,
-                    now=store.now,
-                    rebuild=rebuild,
-                    on_rows=lambda rows, task=task: progress.advance(task, rows),  # type: ignore[misc]
-                )
-            )
-            progress.update(task, total=1, completed=1)
+            advance = rows_of(view.name)
+            pushed = store.push(view, wanted, rebuild=rebuild, throttled=throttle, on_rows=advance)
+            done.append(pushed)
     _show_pushed(done, as_json=as_json)
 
 
@@ -127,13 +118,44 @@ def _show_pushed(done: "Sequence[Pushed]", *, as_json: bool) -> None:
             each.receipt.written,
             each.receipt.removed,
             each.receipt.superseded,
+            each.receipt.expired,
             each.wiped,
+            "" if each.rows_per_second is None else f"{each.rows_per_second:,.0f}",
             each.version,
         )
         for each in done
     ]
-    columns = ("view", "days sealed", "written", "removed", "superseded", "wiped", "version")
+    columns = (
+        "view",
+        "days sealed",
+        "written",
+        "removed",
+        "superseded",
+        "expired",
+        "wiped",
+        "rows/s",
+        "version",
+    )
     out().print(table(columns, rows))
+
+
+def sweep(*, as_json: Annotated[bool, _JSON] = False) -> None:
+    """Free the memory of what nobody can be served any more: dead rows, removed views.
+
+    Rows go on their own when all views of their entity have expired. This frees those beside living
+    ones, and the fields of views whose files are gone. It walks all keys of the server.
+    """
+    from lockstep.sweep import sweep as sweep_store
+
+    store = opened()
+    swept = sweep_store(store.online_store, store.catalog)
+    if as_json:
+        emit_json(swept)
+        return
+    say(
+        f"Removed {swept.dead:,} expired rows and {swept.undeclared:,} fields of views that are "
+        f"not declared; {swept.looked_at:,} entities looked at."
+    )
 
 
 def _without_unbuilt(store: "Store", views: "Sequence[FeatureView]") -> "list[FeatureView]":
@@ -153,11 +175,12 @@ def get(
     ] = None,
     feature_set: Annotated[str | None, typer.Option(metavar="NAME", help="A feature set.")] = None,
     on_missing: Annotated[
-        Literal["null", "default", "fail"],
+        Literal["null", "default", "fail"] | None,
         typer.Option(
-            help="What a cell without a value gets: null, the feature's empty value, or an error."
+            help="What a cell without a value gets: null, the feature's default, or an error; as "
+            "the contract says if not given."
         ),
-    ] = "null",
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Show what is stored, header first.")] = False,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
@@ -188,11 +211,14 @@ def get(
         )
     ]
     if as_json:
-        emit_json({"entity": entity, "at": vectors.at, "cells": cells})
+        not_ready = dict(vectors.not_ready)
+        emit_json({"entity": entity, "at": vectors.at, "cells": cells, "not_ready": not_ready})
         return
     rows = [(each["feature"], each["value"], _status(each), _age(each)) for each in cells]
     title = ", ".join(f"{name}={value}" for name, value in entity.items())
     out().print(table(("feature", "value", "status", "age"), rows, title))
+    for view, why in vectors.not_ready.items():
+        note(f"{view} is not ready: {why}")
 
 
 def _status(found: "Mapping[str, Any]") -> Any:

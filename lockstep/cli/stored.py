@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep.cli.console import emit_json, out, table
-from lockstep.codec import Header, bucket_of, encode_key, header_of
-from lockstep.online import Codecs
+from lockstep.codec import Header, RowCodec, bucket_of, encode_key, header_of
+from lockstep.errors import OnlineError
 from lockstep.store import Store
 from lockstep.stores.redis import Lookup
 from lockstep.view import FeatureView
@@ -47,13 +47,13 @@ def _stored(store: Store, views: Sequence[FeatureView], entity: Mapping[str, Any
         Lookup(view.contract.entity.name, [key], [view.name], view.contract.entity.buckets)
         for view, key in zip(views, keys, strict=True)
     ]
-    codecs = Codecs(online)
+    schemas = online.schemas()
     return [
         _decoded(
             view.name,
             online.names.entity_key(lookup.entity, bucket_of(key, lookup.buckets), key).decode(),
             values[0][0],
-            codecs,
+            schemas,
         )
         for view, key, lookup, values in zip(
             views, keys, lookups, online.fetch_many(lookups), strict=True
@@ -61,12 +61,19 @@ def _stored(store: Store, views: Sequence[FeatureView], entity: Mapping[str, Any
     ]
 
 
-def _decoded(view: str, key: str, value: bytes | None, codecs: Codecs) -> Stored:
+def _decoded(view: str, key: str, value: bytes | None, schemas: Mapping[bytes, str]) -> Stored:
     if value is None:
         return Stored(view, key, 0, None, None)
     header = header_of(value)
-    columns = None if header.removed else codecs.of(header.fingerprint).decode(value).values
-    return Stored(view, key, len(value), header, columns)
+    if header.removed:
+        return Stored(view, key, len(value), header, None)
+    if header.fingerprint not in schemas:
+        raise OnlineError(
+            f"The stored row of {view} carries the unknown schema {header.fingerprint.hex()}.",
+            fix=f"Rebuild the view online: lockstep push {view} --rebuild.",
+        )
+    codec = RowCodec.from_schema_json(schemas[header.fingerprint])
+    return Stored(view, key, len(value), header, codec.decode(value).values)
 
 
 def _rows(item: Stored) -> list[tuple[str, object]]:

@@ -1,42 +1,35 @@
-"""The online store: rows and seals in Redis or Valkey. The only importer of redis.
+"""The online store: rows and seals in Redis or Valkey, one server or a cluster.
 
 A cache of Delta that can be verified, never the source. Every call has a time limit, is sent once
 and raises OnlineError when no answer came: a write without an answer may or may not have happened,
 and running the push again settles it, because every write is a compare-and-set.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from lockstep.calls import (
-    FunctionLibrary,
-    PushCalls,
-    WipeCalls,
-    packed_reads,
-    plan_chunks,
-    shipped_library,
+from lockstep.calls import FunctionLibrary, PushCalls, WipeCalls, shipped_library, sweep_calls
+from lockstep.codec import RowCodec, bucket_of
+from lockstep.errors import ConfigError, OnlineError
+from lockstep.layout import (
+    Lookup,
+    Names,
+    NoteKind,
+    PushRows,
+    Receipt,
+    Seal,
+    ServerInfo,
+    Swept,
+    check_name,
 )
-from lockstep.codec import RowCodec
-from lockstep.crash import crash_point
-from lockstep.errors import ConfigError, ConflictError, OnlineError
-from lockstep.layout import Lookup, Names, PushRows, Receipt, Seal, ServerInfo, check_name
+from lockstep.stores.link import UNKNOWN, Call, Link
+from lockstep.stores.pushing import Pipes, refused
+from lockstep.stores.walking import scan_keys
+from lockstep.throttle import Throttle
 
 __all__ = ["Lookup", "OnlineStore", "PushRows", "Receipt", "Seal", "ServerInfo"]
-
-_SCAN_COUNT: Final = 1000
-_POOL: Final = 32
-_UNKNOWN: Final = (
-    "Whether the last call was carried out is unknown; what is sealed is complete. Run it again."
-)
-_CONFLICTS: Final = ("LSGAP ", "LSSEAL ", "LSWIPE ")
-_UNSEALED: Final = "Rows that arrived are right for their version; the bucket was not sealed."
-_NOT_LOADED: Final = "Function not found"
 
 
 class OnlineStore:
@@ -66,45 +59,37 @@ class OnlineStore:
         self.names: Final = Names(namespace)
         self._library: Final = library or shipped_library()
         self._allow_eviction: Final = allow_eviction
-        self._timeout: Final = socket_timeout
-        try:
-            pool = redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=_POOL,
-                timeout=socket_timeout,
-                socket_timeout=socket_timeout,
-                socket_connect_timeout=socket_timeout,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-        except (ValueError, TypeError):  # its text may quote a part of the password
-            raise ConfigError(
-                "The online store's URL cannot be read (not shown: it may hold a password).",
-                expected="redis://[user:password@]host:port/db, rediss://… or unix:///path",
-                fix="Percent-encode special characters in the password.",
-            ) from None
-        settings = pool.connection_kwargs
-        self._password: Final = settings.get("password")
-        place = settings.get("path") or f"{settings.get('host')}:{settings.get('port', 6379)}"
-        self.address: Final = f"{place}/{settings.get('db', 0)}"
-        self._client: Final = redis.Redis(connection_pool=pool)
-        self._execute: Final[Callable[..., Any]] = self._client.execute_command
+        self._link: Final = Link(url, timeout=socket_timeout)
+        self.address: Final = self._link.address
+        self.encrypted: Final = self._link.encrypted
 
     def close(self) -> None:
         """Close every connection; the store may be used again."""
-        self._client.connection_pool.disconnect()
+        self._link.close()
 
     def ping(self) -> None:
-        """Do nothing if the server answers.
+        """Do nothing if the server answers (of a cluster, every master).
 
         Raises:
             OnlineError: It does not, or still loads its data.
         """
-        self._call("PING")
+        self._link.each("PING")
+
+    def ask(self, *words: Any) -> dict[str, Any]:
+        """Address of every master → its answer to a command without keys.
+
+        Raises:
+            OnlineError: One does not answer, or refuses the command.
+        """
+        return self._link.each(*words)
+
+    def nodes(self) -> dict[str, ServerInfo]:
+        """Address of every master → what it says about itself; one unless it is a cluster."""
+        return {name: ServerInfo.of(facts) for name, facts in self._link.each("INFO").items()}
 
     def info(self) -> ServerInfo:
-        """What the server says about itself."""
-        return ServerInfo.of(self._call("INFO"))
+        """What the server says about itself; of a cluster, its first master."""
+        return next(iter(self.nodes().values()))
 
     def ensure_ready(self) -> ServerInfo:
         """What the server says about itself, once the functions are loaded.
@@ -112,18 +97,19 @@ class OnlineStore:
         Raises:
             OnlineError: No answer, older than Redis 7, or it would drop rows when full.
         """
-        info = self.info()
-        if info.maxmemory and info.maxmemory_policy != "noeviction" and not self._allow_eviction:
-            raise OnlineError(
-                f"The server at {self.address} would silently drop rows when it is full.",
-                expected="maxmemory-policy noeviction",
-                got=info.maxmemory_policy,
-                fix="Set it, or allow eviction explicitly.",
-                effect="Nothing was pushed.",
-            )
-        if not self._call("FUNCTION LIST", "LIBRARYNAME", self._library.name):
-            self._load_functions()
-        return info
+        nodes = self.nodes()
+        for name, info in nodes.items():
+            lossy = info.maxmemory and info.maxmemory_policy != "noeviction"
+            if lossy and not self._allow_eviction:
+                raise OnlineError(
+                    f"The server at {name} would silently drop rows when it is full.",
+                    expected="maxmemory-policy noeviction",
+                    got=info.maxmemory_policy,
+                    fix="Set it, or allow eviction explicitly.",
+                    effect="Nothing was pushed.",
+                )
+        self._require_functions()
+        return next(iter(nodes.values()))
 
     def declare_entity(self, entity: str, buckets: int) -> None:
         """Fix the entity's number of buckets, or check that it is the one fixed before.
@@ -136,7 +122,7 @@ class OnlineStore:
             raise ConfigError(f"Entity '{entity}' has {buckets} buckets.", expected="at least 1")
         name = self.names.entity_meta(entity)
         calls = [("HSETNX", name, "buckets", buckets), ("HGET", name, "buckets")]
-        found = int(self._pipeline(calls)[1])
+        found = int(self._pipeline([(name, call) for call in calls])[1])
         if found != buckets:
             raise ConfigError(
                 f"Entity '{entity}' has another number of buckets online than declared.",
@@ -146,14 +132,17 @@ class OnlineStore:
                 effect="Nothing was pushed.",
             )
 
+    def declared_buckets(self, entity: str) -> int | None:
+        """The number of buckets fixed when the entity was first pushed; None if it never was."""
+        name = self.names.entity_meta(entity)
+        found = self._link.call("HGET", name, "buckets", key=name)
+        return None if found is None else int(found)
+
     def learn_schema(self, codec: RowCodec) -> None:
         """Keep the codec's schema under its fingerprint, so that any reader can decode by name."""
-        name, text = codec.fingerprint.hex(), codec.schema_json
-        calls = [
-            ("HSETNX", self.names.schemas(), name, text),
-            ("HGET", self.names.schemas(), name),
-        ]
-        found = self._pipeline(calls)[1].decode()
+        key, name, text = self.names.schemas(), codec.fingerprint.hex(), codec.schema_json
+        calls = [("HSETNX", key, name, text), ("HGET", key, name)]
+        found = self._pipeline([(key, call) for call in calls])[1].decode()
         if found != text:
             raise OnlineError(
                 f"Another schema is kept online under the fingerprint {name}.",
@@ -165,8 +154,20 @@ class OnlineStore:
 
     def schemas(self) -> dict[bytes, str]:
         """The schema text of every fingerprint that rows may carry."""
-        flat = self._pipeline([("HGETALL", self.names.schemas())])[0]
-        return {bytes.fromhex(name.decode()): text.decode() for name, text in flat.items()}
+        found = self._hash(self.names.schemas())
+        return {bytes.fromhex(name): text for name, text in found.items()}
+
+    def note(self, kind: NoteKind, view: str, text: str | None) -> None:
+        """Say something about a view to every reader; None takes it back."""
+        check_name("a view", view)
+        name = self.names.notes(kind)
+        self._link.call(
+            *(("HDEL", name, view) if text is None else ("HSET", name, view, text)), key=name
+        )
+
+    def notes(self, kind: NoteKind) -> dict[str, str]:
+        """View → what was said about it."""
+        return self._hash(self.names.notes(kind))
 
     def seals(self, entity: str, view: str, buckets: int) -> dict[int, Seal | None]:
         """The seal of every bucket, None where the view is not sealed. One round trip."""
@@ -178,70 +179,76 @@ class OnlineStore:
 
         An interrupted wipe leaves `wiping <table id>`. A view that was never pushed has none.
         """
+        return {claim for claim in self.claims(entity, view, buckets).values() if claim}
+
+    def claims(self, entity: str, view: str, buckets: int) -> dict[int, str | None]:
+        """The Delta table that every bucket belongs to; None where nobody has said."""
         found = self._bucket_fields(entity, view, buckets)
-        return {claim.decode() for _, claim in found.values() if claim}
+        return {bucket: claim.decode() if claim else None for bucket, (_, claim) in found.items()}
 
     def push(
         self,
         entity: str,
         view: str,
         buckets: int,
-        rows: PushRows,
+        rows: PushRows | Iterable[PushRows],
         *,
         seals: Mapping[int, Seal],
         started_from: Mapping[int, Seal | None],
-        on_chunk: Callable[[int], None] | None = None,
+        keep_ms: int = 0,
+        throttle: Throttle | None = None,
+        on_rows: Callable[[int], None] | None = None,
     ) -> Receipt:
-        """Write rows by compare-and-set, bucket by bucket, and seal every bucket of `seals`.
+        """Write rows by compare-and-set as they come, then seal every bucket of `seals`.
 
         A row is taken unless the entity's stored value has a newer version. An entity's key goes
-        no earlier than the longest expiry of its views, and never once a row with expiry 0 came.
+        no earlier than the longest expiry of its views, and never once a row for ever came.
 
         Args:
             entity: Declared entity.
             view: Field of the entity's hash.
             buckets: The entity's number of buckets.
-            rows: What to write; must lie in the buckets of `seals`.
+            rows: What to write, in one block or several; must lie in the buckets of `seals`.
             seals: The seal to set per bucket, all of one table and one version (the rows' own).
             started_from: The seal each of those buckets had when the push was planned.
-            on_chunk: Called with the number of rows of every acknowledged chunk.
+            keep_ms: How long after its event_timestamp a row is kept; 0 for ever.
+            throttle: Paces the push; without it, it goes as fast as the server takes it.
+            on_rows: Called with the number of rows of every acknowledged chunk.
 
         Raises:
             ConflictError: A bucket is sealed at a newer version, or was sealed by somebody else or
-                lost chunks since the push was planned. Rows that arrived stay (they are right for
-                their version); plan again.
-            OnlineError: No answer, no memory, or rows of another Delta table are in the bucket.
-            InputError: Seals that contradict each other, or rows of other buckets; nothing sent.
+                lost chunks since the push was planned, or the cluster moved it. Rows that arrived
+                stay (they are right for their version); plan again.
+            PushFailedError: No answer, no memory, or rows of another Delta table are in the bucket;
+                it carries the receipt of what was acknowledged.
+            InputError: Seals that contradict each other, or rows of other buckets.
         """
         check_name("a view", view)
-        batches = plan_chunks(rows.keys, buckets, seals)
-        calls = PushCalls(self.names, self._library, entity, view, rows, seals, started_from)
-        counts = (0, 0, 0, 0)
-        for at, batch in enumerate(batches):
-            if at == 1:
-                crash_point("mid_push")
-            if at == len(batches) - 1:
-                crash_point("pushed")
-            answers = self._functions([calls.call(chunk) for chunk in batch])
-            for chunk, answer in zip(batch, answers, strict=True):
-                counts = tuple(total + more for total, more in zip(counts, answer, strict=True))
-                if on_chunk is not None:
-                    on_chunk(len(chunk.rows))
-        return Receipt(*counts, sealed=tuple(sorted(seals)))
+        calls = PushCalls(
+            self.names, self._library, entity, view, buckets, seals, started_from, keep_ms
+        )
+        self._require_functions()
+        blocks = [rows] if isinstance(rows, PushRows) else rows
+        pipes = Pipes(self._link, self.names, entity, throttle, on_rows)
+        return pipes.run(calls, blocks)
 
     def fetch(
         self, entity: str, keys: Sequence[bytes], views: Sequence[str], buckets: int
     ) -> list[list[bytes | None]]:
         """Packed values per key, in the order of `keys` and `views`; None where there is none.
 
-        One round trip. Whether a value has outlived its ttl is the reader's to decide.
+        One round trip per node. Whether a value has outlived its ttl is the reader's to decide.
         """
         return self.fetch_many([Lookup(entity, keys, views, buckets)])[0]
 
     def fetch_many(self, lookups: Sequence[Lookup]) -> list[list[list[bytes | None]]]:
-        """What `fetch` gives for each lookup, all in one round trip."""
-        wanted = sum(len(lookup.keys) for lookup in lookups)
-        answers = iter(self._read(packed_reads(self.names, lookups), wanted) if wanted else [])
+        """What `fetch` gives for each lookup, all in one round trip per node."""
+        calls: list[Call] = []
+        for lookup in lookups:
+            for key in lookup.keys:
+                name = self.names.entity_key(lookup.entity, bucket_of(key, lookup.buckets), key)
+                calls.append((name, ("HMGET", name, *lookup.views)))
+        answers = iter(self._pipeline(calls) if calls else [])
         return [[next(answers) for _ in lookup.keys] for lookup in lookups]
 
     def scan(self, entity: str, view: str) -> Iterator[tuple[bytes, bytes]]:
@@ -249,17 +256,29 @@ class OnlineStore:
 
         Rows written while it runs may be missing. It walks all keys of the server.
         """
-        for names in self._scan_names(entity):
-            answers = self._pipeline([("HGET", name, view) for name in names])
+        for names in scan_keys(self._link, self.names.entity_pattern(entity)):
+            answers = self._pipeline([(name, ("HGET", name, view)) for name in names])
             for name, value in zip(names, answers, strict=True):
                 if value is not None:
                     yield self.names.split(entity, name)[1], value
 
-    def wipe(self, entity: str, view: str, buckets: int, *, table_id: str | None) -> int:
+    def wipe(
+        self,
+        entity: str,
+        view: str,
+        buckets: int,
+        *,
+        table_id: str | None,
+        own_rows_too: bool = True,
+    ) -> int:
         """Remove the view's rows and seals; afterwards only that table may push (None: any).
 
         Pushes are refused while it runs. When it is interrupted they stay refused until a wipe for
         the same or another table has finished.
+
+        Args:
+            own_rows_too: Also in buckets that belong to that table by now; without it they are
+                spared.
 
         Returns:
             Number of rows and tombstones removed.
@@ -268,128 +287,95 @@ class OnlineStore:
             ConflictError: Another process wiped the same view for another table, or finished first.
         """
         check_name("a view", view)
-        calls = WipeCalls(self.names, self._library, entity, view, table_id)
-        self._functions([calls.call("begin", bucket) for bucket in range(buckets)])
-        found = self._scan_names(entity)
+        self._require_functions()
+        calls = WipeCalls(self.names, self._library, entity, view, table_id, buckets, own_rows_too)
+        calls.began(self._functions(calls.begin()))
+        found = scan_keys(self._link, self.names.entity_pattern(entity))
         removed = sum(sum(self._functions(calls.rows(names))) for names in found)
-        self._functions([calls.call("finish", bucket) for bucket in range(buckets)])
+        self._functions(calls.finish())
         return removed
+
+    def sweep(self, keep_ms: Mapping[str, Mapping[str, int]]) -> Swept:
+        """Free the fields of what is not declared, and rows past their time.
+
+        It walks all keys of the server. Pushes and reads may go on meanwhile.
+
+        Args:
+            keep_ms: Entity → view → how long after its event_timestamp a row is kept (0 for ever),
+                of everything that is declared.
+        """
+        self._require_functions()
+        self._forget_undeclared(keep_ms)
+        swept = Swept()
+        for names in scan_keys(self._link, self.names.any_entity_pattern()):
+            calls = sweep_calls(self.names, self._library, names, keep_ms)
+            answers = self._functions(calls)
+            undeclared, dead = (sum(column) for column in zip(*answers, strict=True))
+            swept = Swept(
+                swept.looked_at + len(names), swept.undeclared + undeclared, swept.dead + dead
+            )
+        return swept
+
+    def _forget_undeclared(self, keep_ms: Mapping[str, Mapping[str, int]]) -> None:
+        """Remove the seals of what is not declared, before its rows: no seal may outlive them."""
+        for names in scan_keys(self._link, self.names.any_bucket_pattern()):
+            answers = self._pipeline([(name, ("HKEYS", name)) for name in names])
+            calls: list[Call] = []
+            for name, fields in zip(names, answers, strict=True):
+                declared = keep_ms.get(self.names.entity_of(name), {})
+                gone = [f for f in fields if f.rpartition(b":")[2].decode() not in declared]
+                if gone:
+                    calls.append((name, ("HDEL", name, *gone)))
+            if calls:
+                self._pipeline(calls)
 
     def _bucket_fields(
         self, entity: str, view: str, buckets: int
     ) -> dict[int, tuple[bytes | None, bytes | None]]:
         names = [self.names.bucket_key(entity, bucket) for bucket in range(buckets)]
-        answers = self._pipeline([("HMGET", name, view, f"table:{view}") for name in names])
-        return {bucket: (seal, claim) for bucket, (seal, claim) in enumerate(answers)}
+        calls = [(name, ("HMGET", name, view, f"table:{view}")) for name in names]
+        found = enumerate(self._pipeline(calls))
+        return {bucket: (seal, claim) for bucket, (seal, claim) in found}
 
-    def _scan_names(self, entity: str) -> Iterator[list[bytes]]:
-        """Redis keys of the entity's rows, each once, in groups."""
-        pattern = self.names.entity_pattern(entity)
-        seen: set[bytes] = set()
-        cursor: Any = 0
-        while True:
-            cursor, found = self._call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
-            names = [name for name in dict.fromkeys(found) if name not in seen]
-            seen.update(names)
-            if names:
-                yield names
-            if int(cursor) == 0:
-                return
+    def _hash(self, name: bytes) -> dict[str, str]:
+        flat = self._link.call("HGETALL", name, key=name)
+        return {field.decode(): text.decode() for field, text in flat.items()}
 
-    def _call(self, *command: Any) -> Any:
-        with self._answering(_UNKNOWN):
-            return self._execute(*command)
-
-    def _pipeline(self, calls: Collection[tuple[Any, ...]]) -> list[Any]:
-        answers = self._send(calls)
+    def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
+        answers = self._link.send(calls)
         for answer in answers:
             if isinstance(answer, Exception):
-                with self._answering(_UNKNOWN):
+                with self._link.answering(UNKNOWN):
                     raise answer
         return answers
 
-    def _send(self, calls: Collection[tuple[Any, ...]]) -> list[Any]:
-        with self._answering(_UNKNOWN):
-            pipeline = self._client.pipeline(transaction=False)
-            queue: Callable[..., Any] = pipeline.execute_command
-            for call in calls:
-                queue(*call)
-            return pipeline.execute(raise_on_error=False)
-
-    def _read(self, packed: bytes, count: int) -> list[Any]:
-        """Answers of commands that only read, sent in one write."""
-        with self._answering("Nothing was written."):
-            connection: Any = self._client.connection_pool.get_connection()
-            whole = False
-            try:
-                connection.send_packed_command([packed])
-                answers = [connection.read_response() for _ in range(count)]
-                whole = True
-            finally:
-                if not whole:  # the next user must not read what is left
-                    connection.disconnect()
-                self._client.connection_pool.release(connection)
-            return answers
-
     def _functions(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Answers of function calls, loading the library once if the server has lost it."""
-        answers = self._send(calls)
-        if any(isinstance(answer, Exception) and str(answer) == _NOT_LOADED for answer in answers):
-            self._load_functions()
-            again = [at for at, answer in enumerate(answers) if isinstance(answer, Exception)]
-            for at, answer in zip(again, self._send([calls[at] for at in again]), strict=True):
-                answers[at] = answer
+        """Answers of function calls; the fourth word is the bucket's key."""
+        answers = self._link.send([(call[3], call) for call in calls])
         for answer in answers:
-            if isinstance(answer, exceptions.ResponseError) and str(answer).startswith(_CONFLICTS):
-                raise ConflictError(
-                    "Somebody else changed the view online, or chunks were lost, during this push.",
-                    got=str(answer).partition(" ")[2],
-                    fix="Plan the push again from the present seals.",
-                    effect="Rows that arrived are right for their version and stay; the bucket was "
-                    "not sealed by this push.",
-                )
             if isinstance(answer, exceptions.RedisError):
-                raise self._wrapped(answer, _UNSEALED) from None
+                raise refused(self._link, answer) from None
         return answers
 
-    def _load_functions(self) -> None:
+    def _require_functions(self) -> None:
+        """Load the library on every master that lacks it."""
+        name = self._library.name
+        for node, found in self._link.each("FUNCTION", "LIST", "LIBRARYNAME", name).items():
+            if not found:
+                self._load_functions(node)
+
+    def _load_functions(self, node: str) -> None:
+        run: Callable[..., Any] = self._link.masters()[node].execute_command
         try:
-            self._execute("FUNCTION LOAD", self._library.source)
+            run("FUNCTION", "LOAD", self._library.source)
+        except exceptions.NoPermissionError:
+            raise OnlineError(
+                f"The functions that pushes call are not loaded at {node}, and this user may not "
+                "run 'function|load'.",
+                fix="Load them as a user who may: `lockstep up` with that user in "
+                "LOCKSTEP_REDIS_URL (docs/how-to-redis.md).",
+                effect="Nothing was pushed.",
+            ) from None
         except exceptions.RedisError as error:
             if "already exists" not in str(error):  # another process was faster
-                raise self._wrapped(error, "Nothing was pushed.") from None
-
-    @contextmanager
-    def _answering(self, effect: str) -> Iterator[None]:
-        try:
-            yield
-        except exceptions.RedisError as error:
-            raise self._wrapped(error, effect) from None
-
-    def _wrapped(self, error: exceptions.RedisError, effect: str) -> OnlineError:
-        """The error in our words, with the address and never the password.
-
-        The original is not chained: tracebacks end up in Dagster's event log.
-        """
-        text = str(error).replace(self._password, "***") if self._password else str(error)
-        where = f"The online store at {self.address}"
-        match error:
-            case exceptions.TimeoutError():
-                culprit = f"{where} did not answer within {self._timeout:g} s."
-                fix = "See whether it is overloaded, paused or unreachable."
-            case exceptions.OutOfMemoryError():
-                culprit = f"{where} is out of memory and refuses writes: {text}"
-                fix = "Raise maxmemory or remove views from it, then push again."
-            case exceptions.AuthenticationError() | exceptions.NoPermissionError():
-                culprit = f"{where} does not allow this user to do that: {text}."
-                fix = "Check user and password in the URL, and the user's ACL."
-            case exceptions.ConnectionError():
-                culprit = f"{where} cannot be used: {text.rstrip('.')}."
-                fix = "Start it (`lockstep up` starts the embedded one), or correct its URL."
-            case exceptions.ResponseError() if text.startswith("LSTABLE "):
-                culprit = f"Rows of another Delta table are online: {text.partition(' ')[2]}."
-                fix = "Wipe the view online, then push the whole table."
-            case _:
-                culprit = f"{where} refused a command: {text.rstrip('.')}."
-                fix = "Lockstep needs Redis 7 or later, or Valkey."
-        return OnlineError(culprit, fix=fix, effect=effect)
+                raise self._link.wrapped(error, "Nothing was pushed.") from None

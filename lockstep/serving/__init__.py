@@ -1,0 +1,1 @@
+"""The reading side of the online store: clients for Python, and the feature service on top."""

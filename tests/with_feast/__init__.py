@@ -1,0 +1,1 @@
+"""Checks that need Feast installed; not part of the default run (docs/serving.md says how)."""
