@@ -21,6 +21,7 @@ _CLIMB: Final = 1.2
 _LEAST_RATE: Final = 2_000.0
 _MOST_RATE: Final = 2_000_000.0
 _WINDOW: Final = 8
+_PROBE_EVERY: Final = 0.002
 _LEAST_LIMIT: Final = 0.0005
 
 
@@ -46,6 +47,7 @@ class Throttle:
     slowest: float = _MOST_RATE
     _rate: float = field(default=0.0, init=False)
     _due: float = field(default=0.0, init=False)
+    _probed: float = field(default=-1.0, init=False)
     _seen: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW), init=False)
 
     def __post_init__(self) -> None:
@@ -75,8 +77,14 @@ class Throttle:
             self.waited += self._due - now
         self._due = max(self._due, now) + rows / self._rate
 
+    @property
+    def wants_probe(self) -> bool:
+        """Whether the last probe is long enough ago."""
+        return self.clock() - self._probed >= _PROBE_EVERY
+
     def saw(self, latency: float) -> None:
         """Take what a probe waited, in seconds, and adapt the rate."""
+        self._probed = self.clock()
         if self.limit is None:
             return
         self._seen.append(latency)

@@ -122,14 +122,16 @@ class Pipes:
                 self._pace(self.throttle, sum(chunk.rows for chunk in batch), batch[0].bucket)
             with self.link.answering("", node):
                 pipe.send(batch)
-            while len(pipe.batches) > AHEAD:
+            # Redis carries out all that it has of one client before it turns to the next.
+            while len(pipe.batches) > (AHEAD if self.throttle is None else 0):
                 self._receive(pipe)
 
     def _pace(self, throttle: Throttle, rows: int, bucket: int) -> None:
         if throttle.limit is None:
             throttle.begin([self._probe(throttle, bucket) for _ in range(_PROBES)])
         throttle.before(rows)
-        throttle.saw(self._probe(throttle, bucket))
+        if throttle.wants_probe:
+            throttle.saw(self._probe(throttle, bucket))
 
     def _probe(self, throttle: Throttle, bucket: int) -> float:
         """What a reader of the bucket's node waits now, in seconds."""
@@ -160,13 +162,13 @@ class Pipes:
         return self.throttle.chunk_rows if self.throttle else CHUNK_ROWS
 
     def _batches(self, chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
-        """Chunks in groups of one write; while readers wait, every chunk goes alone."""
+        """Chunks in groups of one write; where readers count, every chunk goes alone."""
         batch: list[Chunk] = []
         size = 0
         for chunk in chunks:
             batch.append(chunk)
             size += len(chunk.packed)
-            if size >= BATCH_BYTES or self._chunk_rows() < CHUNK_ROWS:
+            if size >= BATCH_BYTES or self.throttle is not None:
                 yield batch
                 batch, size = [], 0
         if batch:

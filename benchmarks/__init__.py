@@ -1,0 +1,1 @@
+"""Measurements: scripts with fixed seeds that print a table and write JSON."""
