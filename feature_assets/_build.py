@@ -21,6 +21,7 @@ from feature_assets._metadata import (
     promise,
     pushed_days,
     readable_tags,
+    receipt_metadata,
     source_day,
     view_day,
 )
@@ -34,8 +35,9 @@ from feature_assets._outcomes import (
     tell,
 )
 from lockstep.compute import left_days, require_complete
-from lockstep.errors import IncompleteWindowError, LockstepError
+from lockstep.errors import IncompleteWindowError, LockstepError, PushFailedError
 from lockstep.ingest import days_to_ingest, ingest, ingest_snapshot
+from lockstep.layout import Receipt
 from lockstep.materialize import materialize
 from lockstep.progress import report
 from lockstep.quality import Verdict
@@ -260,7 +262,9 @@ def _push(
     try:
         pushed = store.push(view, days)
     except LockstepError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        done = error.receipt if isinstance(error, PushFailedError) else None
+        numbers = receipt_metadata(done) if isinstance(done, Receipt) else None
+        raise dg.Failure(str(error), metadata=numbers, allow_retries=False) from error
     shown = pushed_days(pushed, {day: committed[day].revision for day in days})
     record_days(
         context,

@@ -7,6 +7,7 @@ from typing import Any, Final
 import dagster as dg
 import polars as pl
 
+from lockstep.layout import Receipt
 from lockstep.lineage import column_lineage
 from lockstep.outcome import DayOutcome
 from lockstep.picture import data_uri, histogram_svg
@@ -198,18 +199,24 @@ def pushed_days(pushed: Pushed, revisions: Mapping[date, int]) -> dict[date, dic
         day: {"revision": revision, "delta_version": pushed.version, "pushed_with": span(revisions)}
         for day, revision in revisions.items()
     }
-    shown[newest] |= {
-        "rows_written": pushed.receipt.written,
-        "rows_superseded": pushed.receipt.superseded,
-        "rows_removed": pushed.receipt.removed,
-        "rows_expired": pushed.receipt.expired,
+    shown[newest] |= receipt_metadata(pushed.receipt) | {
         "rows_wiped": pushed.wiped,
-        "rows_failed": pushed.receipt.failed,
         "rows_per_second": round(pushed.rows_per_second or 0),
         "seconds": round(pushed.seconds, 3),
-        "buckets_sealed": len(pushed.receipt.sealed),
     }
     return shown
+
+
+def receipt_metadata(receipt: Receipt) -> dict[str, int]:
+    """Return the numbers of a receipt, of a push that failed as well."""
+    return {
+        "rows_written": receipt.written,
+        "rows_superseded": receipt.superseded,
+        "rows_removed": receipt.removed,
+        "rows_expired": receipt.expired,
+        "rows_failed": receipt.failed,
+        "buckets_sealed": len(receipt.sealed),
+    }
 
 
 def preview(view: FeatureView, frame: pl.DataFrame) -> dg.MetadataValue:
