@@ -16,7 +16,7 @@ import polars as pl
 
 from lockstep.codec import bucket_of
 from lockstep.errors import ConflictError, InputError
-from lockstep.layout import Names, PushRows, Seal
+from lockstep.layout import Names, PushRows, Seal, bulk
 
 CHUNK_ROWS: Final = 128  # one call of the push function; more would let readers wait
 _NOTHING_PUSHED: Final = "Nothing was pushed."
@@ -267,11 +267,6 @@ def sweep_calls(
             keys = together[at : at + CHUNK_ROWS]
             calls.append(("FCALL", f"{library.name}_sweep", len(keys), keys[0], *keys[1:], *words))
     return calls
-
-
-def bulk(word: bytes) -> bytes:
-    """A word in the Redis protocol."""
-    return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
 def _bulks(words: pl.Series) -> tuple[memoryview, list[int]]:

@@ -36,6 +36,8 @@ __all__ = [
     "HEADER_BYTES",
     "MAX_KEY_BYTES",
     "MAX_VERSION",
+    "ROW",
+    "TOMBSTONE",
     "Header",
     "Row",
     "RowCodec",
@@ -44,13 +46,14 @@ __all__ = [
     "encode_key",
     "encode_keys",
     "header_of",
+    "raw_header",
     "without_version",
 ]
 
 HEADER_BYTES: Final = 33
 MAX_VERSION: Final = 2**53 - 1  # the push function reads V as a Lua number
-_ROW: Final = 1
-_TOMBSTONE: Final = 2
+ROW: Final = 1
+TOMBSTONE: Final = 2
 _LAYOUT: Final = struct.Struct(">BQiIq8s")
 _LAYOUT_NUMPY: Final = np.dtype(
     [
@@ -102,6 +105,15 @@ class Row:
     values: Mapping[str, Any] | None
 
 
+def raw_header(value: bytes) -> tuple[int, int, int, int, int, bytes]:
+    """Kind, V, day, revision, event_timestamp in microseconds and fingerprint, as they stand there.
+
+    Args:
+        value: At least the header; whether its numbers make sense is the caller's to judge.
+    """
+    return _LAYOUT.unpack_from(value)
+
+
 def header_of(value: bytes) -> Header:
     """The header of a stored value, whatever its columns.
 
@@ -110,10 +122,10 @@ def header_of(value: bytes) -> Header:
     """
     if len(value) < HEADER_BYTES:
         raise _damaged(f"{len(value)} bytes")
-    kind, version, day, revision, event_us, fingerprint = _LAYOUT.unpack_from(value)
-    if kind not in {_ROW, _TOMBSTONE}:
+    kind, version, day, revision, event_us, fingerprint = raw_header(value)
+    if kind not in {ROW, TOMBSTONE}:
         raise _damaged(f"kind {kind}")
-    if kind == _TOMBSTONE and len(value) != HEADER_BYTES:
+    if kind == TOMBSTONE and len(value) != HEADER_BYTES:
         raise _damaged(f"a tombstone of {len(value)} bytes")
     try:
         return Header(
@@ -122,7 +134,7 @@ def header_of(value: bytes) -> Header:
             revision,
             _EPOCH + timedelta(microseconds=event_us),
             fingerprint,
-            removed=kind == _TOMBSTONE,
+            removed=kind == TOMBSTONE,
         )
     except OverflowError:
         raise _damaged(f"day {day}, event_timestamp {event_us}") from None
@@ -207,7 +219,7 @@ class RowCodec:
         _require_revisions(revision, revision)
         event_us = (event_timestamp - _EPOCH) // _MICROSECOND
         days = (day - _EPOCH_DAY).days
-        return _LAYOUT.pack(_TOMBSTONE, version, days, revision, event_us, self.fingerprint)
+        return _LAYOUT.pack(TOMBSTONE, version, days, revision, event_us, self.fingerprint)
 
     def decode(self, value: bytes) -> Row:
         """The row in a stored value that carries this codec's fingerprint.
@@ -247,7 +259,7 @@ class RowCodec:
         if frame.height:
             _require_revisions(int(revisions.min()), int(revisions.max()))
         headers = np.zeros(frame.height, _LAYOUT_NUMPY)
-        headers["kind"] = _ROW
+        headers["kind"] = ROW
         headers["version"] = version
         headers["day"] = frame["day"].to_physical().to_numpy()
         headers["revision"] = revisions

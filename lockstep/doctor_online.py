@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from lockstep.advice import Advice, Level, ok
 from lockstep.calls import shipped_library
 from lockstep.errors import OnlineError
+from lockstep.layout import pairs
 from lockstep.stores.redis import OnlineStore
 from lockstep.stores.server import LISTPACK_VALUE
 from lockstep.view import FeatureView
@@ -324,7 +325,7 @@ def _libraries(found: Any) -> list[str]:
 def _texts(answer: Any) -> dict[str, str]:
     """An answer of pairs as texts, whether a mapping or a flat list."""
     if not isinstance(answer, Mapping):
-        answer = dict(zip(answer[::2], answer[1::2], strict=True))
+        answer = pairs(answer)
     return {_text(key): _text(value) for key, value in answer.items()}
 
 

@@ -257,6 +257,16 @@ class Names:
         return int(bucket), key
 
 
+def bulk(word: bytes) -> bytes:
+    """A word in the Redis protocol."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+def pairs(flat: Sequence[Any]) -> dict[Any, Any]:
+    """What an answer of keys and values in turn says."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
 def check_name(kind: str, name: str) -> None:
     """Do nothing if the entity or view name is safe inside a Redis key.
 

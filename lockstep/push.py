@@ -153,7 +153,7 @@ class _Attempt:
         entity, table = view.contract.entity, self.lake.table(view)
         where = (entity.name, view.name, entity.buckets)
         # Seals before head: another's newer seal must not look like a future Delta does not know.
-        seals, claims = online.seals(*where), online.claims(*where)
+        seals, claims = online.seals_and_claims(*where)
         head = table.head()
         # The clock after the head: every push of one version knows the same days as ended.
         now = clock()

@@ -330,12 +330,12 @@ def _sealed(online: OnlineStore, view: FeatureView) -> Sealed | None:
     """
     entity = view.contract.entity
     where = (entity.name, view.name, entity.buckets)
-    tables = frozenset(online.table_ids(*where))
     try:
-        return Sealed(online.seals(*where), tables)
+        seals, claims = online.seals_and_claims(*where)
     except OnlineError:
         online.ping()
         return None
+    return Sealed(seals, frozenset(claim for claim in claims.values() if claim))
 
 
 def _ended(asked: _Asked, head: Head) -> dict[date, int]:

@@ -5,7 +5,6 @@ usual case, in which every row is there, valid and of one schema, costs no Pytho
 """
 
 import gc
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Final, Self, TypeAlias
 import msgspec
 import polars as pl
 
-from lockstep.codec import HEADER_BYTES
+from lockstep.codec import HEADER_BYTES, ROW, TOMBSTONE, raw_header
 from lockstep.online import CellStatus
 from lockstep.serving.schemas import RowSchema, Schemas
 from lockstep.time import micros
@@ -25,12 +24,9 @@ Stored: TypeAlias = Sequence[bytes | None]
 Head: TypeAlias = tuple[int, int, int, bytes]
 """Kind, day, event_timestamp in microseconds, fingerprint."""
 
-ROW: Final = 1
-TOMBSTONE: Final = 2
 _ABSENT: Final[Head] = (0, 0, 0, b"")
 _DAMAGED: Final[Head] = (-1, 0, 0, b"")
 _SHORT: Final = b"?"
-_HEAD: Final = struct.Struct(">B8xi4xq8s")
 _NO_COLUMN: Final = -1
 _MISFIT: Final = -2
 _UNDECODABLE: Final = (msgspec.DecodeError, ValueError, ArithmeticError)
@@ -68,7 +64,7 @@ def _head(data: bytes) -> Head:
         return _ABSENT
     if len(data) < HEADER_BYTES:
         return _DAMAGED
-    kind, day, event_us, fingerprint = _HEAD.unpack(data)
+    kind, _, day, _, event_us, fingerprint = raw_header(data)
     sane = _FIRST_DAY <= day <= _LAST_DAY and _FIRST_US <= event_us <= _LAST_US
     return (kind, day, event_us, fingerprint) if sane else _DAMAGED
 

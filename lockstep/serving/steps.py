@@ -15,7 +15,7 @@ import hiredis
 
 from lockstep.catalog import Catalog
 from lockstep.errors import OnlineError
-from lockstep.layout import Names
+from lockstep.layout import Names, pairs
 from lockstep.online import CellStatus, MissingPolicy, Vectors, require_values
 from lockstep.serving.breaker import Breaker
 from lockstep.serving.decoding import (
@@ -250,7 +250,7 @@ class FetchSteps:
         """Learn the schemas of rows that a newer release, or an older one, has pushed."""
         try:
             (flat,) = yield self.watch.schemas
-            self.schemas.learn(dict(zip(flat[::2], flat[1::2], strict=True)))
+            self.schemas.learn(pairs(flat))
         except OnlineError:
             pass  # what can be decoded is served; the rest says "error"
         self.schemas.not_found(fingerprints, self._clock())

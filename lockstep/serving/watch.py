@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import hiredis
 
 from lockstep.errors import OnlineError
-from lockstep.layout import Names, Seal
+from lockstep.layout import Names, Seal, pairs
 from lockstep.schema import Entity
 from lockstep.stores.resp import Batch, Reply, batch_of
 from lockstep.view import FeatureView
@@ -91,7 +91,7 @@ class Watch:
             _documents(facts),
             _documents(unready),
         )
-        return _pairs(schemas)
+        return pairs(schemas)
 
     def failed(self, problem: OnlineError) -> None:
         """Note that a look failed; what was known before stays."""
@@ -164,14 +164,10 @@ def _why_unready(
     return None
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
 def _documents(flat: Sequence[bytes]) -> dict[str, Mapping[str, Any]]:
     """View → JSON object; what is none is left out of the facts, and a note says nothing more."""
     found: dict[str, Mapping[str, Any]] = {}
-    for name, text in _pairs(flat).items():
+    for name, text in pairs(flat).items():
         try:
             document = json.loads(text)
         except ValueError:

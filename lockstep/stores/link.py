@@ -19,6 +19,7 @@ from redis.crc import key_slot
 from redis.retry import Retry
 
 from lockstep.errors import OnlineError
+from lockstep.layout import pairs
 from lockstep.stores.address import Address
 
 Call: TypeAlias = tuple[bytes, tuple[Any, ...]]
@@ -215,7 +216,7 @@ class Link:
         for name, node in list(self._nodes.items()):
             try:
                 flat = self._command(node)("HELLO", 2)
-                facts = dict(zip(flat[::2], flat[1::2], strict=True))
+                facts = pairs(flat)
                 if facts[b"mode"] != b"cluster":
                     return []
                 found = self._command(node)("CLUSTER", "SLOTS")

@@ -171,8 +171,7 @@ class OnlineStore:
 
     def seals(self, entity: str, view: str, buckets: int) -> dict[int, Seal | None]:
         """The seal of every bucket, None where the view is not sealed. One round trip."""
-        found = self._bucket_fields(entity, view, buckets)
-        return {bucket: Seal.parse(text) if text else None for bucket, (text, _) in found.items()}
+        return self.seals_and_claims(entity, view, buckets)[0]
 
     def table_ids(self, entity: str, view: str, buckets: int) -> set[str]:
         """Delta tables that the view's buckets belong to; any but the one to push means wipe.
@@ -184,7 +183,15 @@ class OnlineStore:
     def claims(self, entity: str, view: str, buckets: int) -> dict[int, str | None]:
         """The Delta table that every bucket belongs to; None where nobody has said."""
         found = self._bucket_fields(entity, view, buckets)
-        return {bucket: claim.decode() if claim else None for bucket, (_, claim) in found.items()}
+        return {bucket: claim for bucket, (_, claim) in found.items()}
+
+    def seals_and_claims(
+        self, entity: str, view: str, buckets: int
+    ) -> tuple[dict[int, Seal | None], dict[int, str | None]]:
+        """What `seals` and `claims` give, as of one look in one round trip."""
+        found = self._bucket_fields(entity, view, buckets)
+        seals = {bucket: Seal.parse(text) if text else None for bucket, (text, _) in found.items()}
+        return seals, {bucket: claim for bucket, (_, claim) in found.items()}
 
     def push(
         self,
@@ -331,11 +338,13 @@ class OnlineStore:
 
     def _bucket_fields(
         self, entity: str, view: str, buckets: int
-    ) -> dict[int, tuple[bytes | None, bytes | None]]:
+    ) -> dict[int, tuple[bytes | None, str | None]]:
         names = [self.names.bucket_key(entity, bucket) for bucket in range(buckets)]
         calls = [(name, ("HMGET", name, view, f"table:{view}")) for name in names]
         found = enumerate(self._pipeline(calls))
-        return {bucket: (seal, claim) for bucket, (seal, claim) in found}
+        return {
+            bucket: (seal, claim.decode() if claim else None) for bucket, (seal, claim) in found
+        }
 
     def _hash(self, name: bytes) -> dict[str, str]:
         flat = self._link.call("HGETALL", name, key=name)

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from lockstep.keys import MAX_KEY_BYTES
-from lockstep.layout import Names
+from lockstep.layout import Names, bulk
 
 Reply: TypeAlias = Any
 """What hiredis makes of an answer: bytes, int, None, a list, or ReplyError."""
@@ -38,11 +38,6 @@ class Batch:
 def command(*words: bytes) -> bytes:
     """One packed command."""
     return b"*%d\r\n%b" % (len(words), b"".join(map(bulk, words)))
-
-
-def bulk(word: bytes) -> bytes:
-    """One packed word."""
-    return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
 def slot_of(key: bytes) -> int:
