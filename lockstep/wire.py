@@ -147,8 +147,8 @@ def schema_from(text: str) -> dict[str, pl.DataType]:
 
 
 def fingerprint_of(schema_json: str) -> bytes:
-    """The 8 bytes that name a schema: the start of the SHA-256 of its text."""
-    return sha256(schema_json.encode()).digest()[:8]
+    """The 4 bytes that name a schema: the start of the SHA-256 of its text."""
+    return sha256(schema_json.encode()).digest()[:4]
 
 
 def _list_of(inner: ColumnType) -> ColumnType:

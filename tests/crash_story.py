@@ -5,7 +5,6 @@ The model knows events, days and promises; it shares no code with the engine.
 
 import os
 import shutil
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -177,11 +176,11 @@ def committed_in(made: World) -> Committed:
 
 def unpacked(value: bytes) -> Row:
     """Return (day, revision, event_timestamp, features) of a packed row, None for a tombstone."""
-    kind, _, day, revision, event_us, _ = struct.unpack_from(">BQiIq8s", value)
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    at = epoch + timedelta(microseconds=event_us)
-    features = tuple(msgspec.msgpack.decode(value[33:])) if kind == 1 else None
-    return (epoch.date() + timedelta(days=day), revision, at, features)
+    at = datetime(1970, 1, 1, tzinfo=UTC)
+    at += timedelta(seconds=int.from_bytes(value[4:9], "big", signed=True))
+    day = at.date() - timedelta(days=value[9])
+    features = tuple(msgspec.msgpack.decode(value[16:])) if value[0] >> 6 == 1 else None
+    return (day, int.from_bytes(value[10:12], "big"), at, features)
 
 
 def served_in(made: World, view: str, *, valid_at: datetime) -> dict[int, Row]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from lockstep.codec import RowCodec, encode_key
+from lockstep.codec import RowCodec, encode_key, header_of
 from lockstep.errors import ConflictError
 from lockstep.layout import PushRows, Receipt, Seal
 from lockstep.stores.redis import OnlineStore
@@ -89,7 +89,7 @@ def push_one(
     store: OnlineStore, key: int, value: bytes, expire_at_ms: int = FAR, *, view: str = VIEW
 ) -> Receipt:
     """Push one packed value or tombstone; the version is the value's own."""
-    version = int.from_bytes(value[1:9], "big")
+    version = header_of(value).version
     return store.push(
         ENTITY,
         view,

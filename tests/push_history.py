@@ -71,7 +71,7 @@ class History:
         values = []
         for key in changed:
             value = packed(last_change(key, version), [key])[0]
-            values.append(value[:1] + version.to_bytes(8, "big") + value[9:])
+            values.append((2**30 + version).to_bytes(4, "big") + value[4:])
         return push_rows(keys_of(changed), values)
 
     def deliver(self, which: int, number: int) -> Any:

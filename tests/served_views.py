@@ -26,6 +26,7 @@ DAY = date(2026, 11, 20)
 EVENT = datetime(2026, 11, 21, 5, tzinfo=UTC)
 NOW = EVENT + timedelta(hours=7)
 TTL = timedelta(days=3)
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 PATIENT = 10.0
 """Seconds; so long that a test on a busy machine never meets it."""
 
@@ -113,14 +114,15 @@ FULL: Mapping[str, Any] = {
 def packed(
     codec: RowCodec, row: Mapping[str, Any], *, event: datetime = EVENT, version: int = 1
 ) -> bytes:
-    """One row as its codec packs it; what the row leaves out is null."""
+    """One row as its codec packs it, of the day before; what the row leaves out is null."""
+    day = max(event, EARLIEST + timedelta(days=1)).date() - timedelta(days=1)
     schema = {
         "day": pl.Date,
         "revision": pl.Int64,
         "event_timestamp": pl.Datetime("us", "UTC"),
         **codec.columns,
     }
-    values = {"day": DAY, "revision": 1, "event_timestamp": event, **row}
+    values = {"day": day, "revision": 1, "event_timestamp": event, **row}
     frame = pl.DataFrame({name: [values.get(name)] for name in schema}, schema=schema)
     (value,) = codec.encode(frame, version=version).to_list()
     return bytes(value)

@@ -237,7 +237,10 @@ def push_frame(store: OnlineStore, view: FeatureView, frame: pl.DataFrame) -> No
     codec = RowCodec(contract.feature_types)
     store.declare_entity(contract.entity.name, contract.entity.buckets)
     store.learn_schema(codec)
-    rows = frame.with_columns(day=pl.lit(date(2026, 11, 21)), revision=pl.lit(1, dtype=pl.Int64))
+    rows = frame.with_columns(
+        day=pl.col("event_timestamp").dt.date().dt.offset_by("-1d"),
+        revision=pl.lit(1, dtype=pl.Int64),
+    )
     _push(store, view, encode_keys(rows, contract.keys), codec.encode(rows, version=1), 1)
 
 

@@ -171,13 +171,11 @@ def test_the_layout_is_the_documented_one_byte_for_byte() -> None:
 
     value = codec.encode(frame, version=258).item()
 
-    days, us = (DAY - EPOCH.date()).days, (EVENT - EPOCH) // timedelta(microseconds=1)
     assert value[:HEADER_BYTES] == (
-        b"\x01"
-        + (258).to_bytes(8, "big")
-        + days.to_bytes(4, "big", signed=True)
-        + (3).to_bytes(4, "big")
-        + us.to_bytes(8, "big", signed=True)
+        b"\x40\0\x01\x02"  # kind 1 in the highest two bits, version 258
+        + int((EVENT - EPOCH).total_seconds()).to_bytes(5, "big", signed=True)
+        + b"\x01"  # the row is valid from the day after its own
+        + (3).to_bytes(2, "big")
         + codec.fingerprint
     )
     items = msgspec.msgpack.decode(value[HEADER_BYTES:])
@@ -197,7 +195,7 @@ def test_fingerprints_differ_by_name_order_and_type_and_never_change() -> None:
 
     assert len({codec.fingerprint for codec in [base, *others]}) == 6
     assert base.schema_json == '{"columns":[["a","Int64"],["b","Float64"]],"format":1}'
-    assert base.fingerprint.hex() == "b7618cd72793c5af"
+    assert base.fingerprint.hex() == "b7618cd7"
 
 
 def test_a_null_struct_and_a_struct_of_nulls_stay_apart() -> None:
@@ -218,6 +216,34 @@ def test_a_tombstone_has_a_header_and_no_values() -> None:
     assert row.values is None
     assert row.header == Header(4, DAY, 2, EVENT, codec.fingerprint, removed=True)
     assert len(value) == HEADER_BYTES
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC),
+        EPOCH,
+        datetime(2106, 2, 7, 6, 28, 16, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, tzinfo=UTC),
+    ],
+)
+@pytest.mark.parametrize("version", [0, MAX_VERSION])
+def test_every_instant_of_the_calendar_and_every_version_fits_the_header(
+    event: datetime, version: int
+) -> None:
+    codec = RowCodec({"a": pl.Int64()})
+    frame = framed({"a": pl.Series([1])}, 1).with_columns(
+        event_timestamp=pl.lit(event, UTC_US), day=event.date(), revision=pl.lit(65_535, pl.Int64)
+    )
+
+    for value in (
+        codec.encode(frame, version=version).item(),
+        codec.tombstone(version=version, day=event.date(), revision=65_535, event_timestamp=event),
+    ):
+        header = header_of(value)
+        assert (event, event.date()) == (header.event_timestamp, header.day)
+        assert (version, 65_535) == (header.version, header.revision)
 
 
 def test_values_of_two_versions_are_equal_but_for_the_version() -> None:
@@ -249,16 +275,17 @@ GOOD = CODEC.encode(
     "value",
     [
         b"",
-        GOOD[:20],
+        GOOD[:15],
         GOOD[:-1],
         GOOD + b"\0",
-        b"\x03" + GOOD[1:],
-        b"\x02" + GOOD[1:],
+        bytes([GOOD[0] & 0x3F]) + GOOD[1:],
+        bytes([GOOD[0] | 0xC0]) + GOOD[1:],
+        bytes([GOOD[0] & 0x3F | 0x80]) + GOOD[1:],
         GOOD[:HEADER_BYTES],
         GOOD[:HEADER_BYTES] + msgspec.msgpack.encode([1]),
         GOOD[:HEADER_BYTES] + msgspec.msgpack.encode(["x", "x"]),
         GOOD[:HEADER_BYTES] + msgspec.msgpack.encode([1.5, "x"]),
-        GOOD[:9] + b"\x7f\xff\xff\xff" + GOOD[13:],
+        GOOD[:4] + b"\x7f\xff\xff\xff\xff" + GOOD[9:],
     ],
 )
 def test_a_damaged_value_is_an_error_never_a_row(value: bytes) -> None:
@@ -312,6 +339,10 @@ SMALL = framed({"a": pl.Series([1], dtype=pl.Int8)}, 1)
         (SMALL.with_columns(day=pl.lit(None, pl.Date)), "'day' of rows to push holds nulls"),
         (SMALL.with_columns(event_timestamp=pl.lit(EVENT.replace(tzinfo=None))), "time_zone=None"),
         (SMALL.with_columns(revision=pl.lit(-1, pl.Int64)), "got -1 to -1"),
+        (SMALL.with_columns(revision=pl.lit(65_536, pl.Int64)), "expected 0 to 65535|65536"),
+        (SMALL.with_columns(event_timestamp=EVENT + timedelta(milliseconds=1)), "parts of seconds"),
+        (SMALL.with_columns(day=EVENT.date() + timedelta(days=1)), "got whole seconds, -1 to -1"),
+        (SMALL.with_columns(day=EVENT.date() - timedelta(days=256)), "256 to 256 days"),
     ],
 )
 def test_a_frame_that_is_not_as_declared_is_refused_not_cast(

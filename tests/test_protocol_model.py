@@ -221,7 +221,7 @@ def test_the_functions_do_what_the_model_does_after_every_event(client: "redis.R
     ("guard", "instead"),
     [
         ("tonumber(args[5]) > last_chunk + 1", "false"),
-        ("stored, 2) > version", "stored, 2) >= version"),
+        ("VERSIONS > version", "VERSIONS >= version"),
         ("if not newest or newest > version then", "if not newest then"),
     ],
 )

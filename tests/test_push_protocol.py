@@ -143,7 +143,7 @@ BEGUN_BY_A_PUSH = """\
     redis.call('HSET', bucket, 'newest:' .. view, args[3])"""
 GUARDS: dict[str, tuple[str, str, list[Story]]] = {
     "compare": (
-        r"struct\.unpack\('>I8', stored, 2\) > version",
+        r"struct\.unpack\('>I4', stored\) % VERSIONS > version",
         "false",
         [the_hash_alone_is_evicted_and_an_older_push_arrives_twice, older_chunk_late],
     ),

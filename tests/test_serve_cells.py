@@ -268,7 +268,7 @@ def raw_store(redis_url: str) -> Any:
         name = Names(namespace).entity_key("user", bucket_of(key, 4), key)
         with redis.Redis.from_url(redis_url, protocol=2) as client:
             before: Any = client.hget(name, "spend")  # type: ignore[arg-type]
-            client.hset(name, "spend", before[:40])  # type: ignore[arg-type]
+            client.hset(name, "spend", before[:-1])  # type: ignore[arg-type]
             try:
                 return asked()
             finally:

@@ -21,6 +21,7 @@ from tests.served_views import (
     ACTIVITY_FEATURES,
     CATALOG,
     CODECS,
+    EARLIEST,
     EVENT,
     FOOTFALL,
     FULL,
@@ -34,6 +35,7 @@ from tests.served_views import (
 )
 from tests.servers import Place
 
+ANCIENT = packed(CODECS["activity"], FULL, event=EARLIEST)
 HOSTILE = (
     "a\r\nFLUSHALL\r\n",
     "\x00",
@@ -112,9 +114,9 @@ def test_every_status_is_told_apart(both: Both, shelf: Shelf) -> None:
     shelf.put(ACTIVITY, [1], packed(codec, FULL))
     shelf.put(ACTIVITY, [2], packed(codec, {"score": 1.0}))
     shelf.put(ACTIVITY, [4], tombstone(codec))
-    shelf.put(ACTIVITY, [5], packed(codec, FULL, event=NOW - TTL - timedelta(microseconds=1)))
+    shelf.put(ACTIVITY, [5], packed(codec, FULL, event=NOW - TTL - timedelta(seconds=1)))
     shelf.put(ACTIVITY, [6], packed(codec, FULL, event=NOW - TTL))
-    shelf.put(ACTIVITY, [7], packed(codec, FULL, event=NOW + timedelta(microseconds=1)))
+    shelf.put(ACTIVITY, [7], packed(codec, FULL, event=NOW + timedelta(seconds=1)))
     shelf.put(ACTIVITY, [8], packed(codec, FULL)[:-1])
     shelf.raw.set(shelf.name_of(ACTIVITY, [9]), "no hash")
 
@@ -141,8 +143,8 @@ def test_every_status_is_told_apart(both: Both, shelf: Shelf) -> None:
         packed(CODECS["activity"], FULL) + b"\xc0",
         packed(CODECS["activity"], FULL)[:HEADER_BYTES] + msgspec.msgpack.encode(["x"] * 11),
         packed(CODECS["activity"], FULL)[:HEADER_BYTES] + msgspec.msgpack.encode([1] * 3),
-        packed(CODECS["activity"], FULL)[:17] + b"\x7f" * 8 + packed(CODECS["activity"], FULL)[25:],
-        packed(CODECS["activity"], FULL)[:9] + b"\x7f" * 4 + packed(CODECS["activity"], FULL)[13:],
+        packed(CODECS["activity"], FULL)[:4] + b"\x7f" * 5 + packed(CODECS["activity"], FULL)[9:],
+        b"\xff".join([ANCIENT[:9], ANCIENT[10:]]),
     ],
 )
 def test_a_damaged_value_is_an_error_and_harms_no_other(
@@ -161,7 +163,7 @@ def test_a_damaged_value_is_an_error_and_harms_no_other(
 def test_a_date_that_no_calendar_has_is_an_error(both: Both, shelf: Shelf) -> None:
     codec = RowCodec({"on": pl.Int32()})
     value = packed(codec, {"on": 2**31 - 1})
-    forged = value[:25] + RowCodec({"on": pl.Date()}).fingerprint + value[HEADER_BYTES:]
+    forged = value[:12] + RowCodec({"on": pl.Date()}).fingerprint + value[HEADER_BYTES:]
     shelf.teach(RowCodec({"on": pl.Date()}))
     shelf.put(ACTIVITY, [1], forged)
 

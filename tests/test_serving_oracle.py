@@ -58,8 +58,8 @@ events = st.sampled_from(
         NOW - timedelta(hours=1),
         NOW,
         NOW - TTL,
-        NOW - TTL - timedelta(microseconds=1),
-        NOW + timedelta(microseconds=1),
+        NOW - TTL - timedelta(seconds=1),
+        NOW + timedelta(seconds=1),
         datetime(1, 1, 1, tzinfo=UTC),
     ]
 )

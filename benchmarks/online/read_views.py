@@ -78,7 +78,7 @@ class ReadViews:
                 asked.hmget(key, data.READ)
             for key, rows in zip(keys, asked.execute(), strict=True):
                 number = int(key.rpartition(b":")[2])
-                made.set(f"floor:{number}", rows[0][33:])
+                made.set(f"floor:{number}", rows[0][16:])
                 made.hset(f"h:{number:012}", mapping=dict(zip(data.READ, rows, strict=True)))
             made.execute()
 

@@ -11,13 +11,15 @@
 --   wipe:<view>   JSON, while the view is removed: its era, and wiper -> last step that arrived
 -- The other keys are hashes of entities with one packed value per view.
 
-local HEADER_BYTES = 33
+local HEADER_BYTES = 16
 local ROW, TOMBSTONE = 1, 2
+local VERSIONS = 2 ^ 30 -- the kind is above V in the first four bytes
 local GRACE_MS = 3600000 -- what arrives expired is kept so long, so that it still beats older rows
 
 local function is_packed(value)
-  local kind = string.byte(value, 1)
-  return #value >= HEADER_BYTES and (kind == ROW or kind == TOMBSTONE)
+  if #value < HEADER_BYTES then return false end
+  local kind = math.floor(struct.unpack('>I4', value) / VERSIONS)
+  return kind == ROW or kind == TOMBSTONE
 end
 
 local function now_ms()
@@ -25,10 +27,16 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- When rows of an event_timestamp (8 bytes of a header) may go, as PEXPIREAT takes it, and whether
+-- An event_timestamp (5 bytes of a header) in ms since 1970.
+local function event_ms(event)
+  local high, low = struct.unpack('>bI4', event)
+  return (high * 2 ^ 32 + low) * 1000
+end
+
+-- When rows of an event_timestamp (5 bytes of a header) may go, as PEXPIREAT takes it, and whether
 -- that is over already: then in an hour, because an expiry in the past would delete every view.
-local function expiry(event_us, keep_ms, now)
-  local at = math.floor(struct.unpack('>i8', event_us) / 1000) + keep_ms
+local function expiry(event, keep_ms, now)
+  local at = event_ms(event) + keep_ms
   local late = at <= now
   return string.format('%.0f', late and now + GRACE_MS or at), late
 end
@@ -70,11 +78,11 @@ end
 
 -- Per key whether a tombstone was sent; or nil and why a value is not taken.
 local function read_values(keys, args, version)
-  local of_version, tombstones = struct.pack('>I8', version), {}
-  local row, tombstone = string.char(ROW) .. of_version, string.char(TOMBSTONE) .. of_version
+  local row, tombstones = struct.pack('>I4', ROW * VERSIONS + version), {}
+  local tombstone = struct.pack('>I4', TOMBSTONE * VERSIONS + version)
   for i = 2, #keys do
     local value = args[7 + i]
-    local start = string.sub(value, 1, 9)
+    local start = string.sub(value, 1, 4)
     if start == tombstone then
       tombstones[i] = true
     elseif start ~= row then
@@ -95,7 +103,7 @@ local function newer_rows(keys, view, version)
     if stored and not is_packed(stored) then
       return nil, 'LSVALUE ' .. keys[1] .. ' holds a value that is not packed by this layout'
     end
-    newer[i] = stored and struct.unpack('>I8', stored, 2) > version
+    newer[i] = stored and struct.unpack('>I4', stored) % VERSIONS > version
   end
   return newer
 end
@@ -115,10 +123,10 @@ local function write(keys, args, tombstones, newer)
     else
       local value = args[7 + i]
       if keep_ms > 0 then
-        local event_us = string.sub(value, 18, 25)
-        if event_us ~= last then
-          last = event_us
-          at, late = expiry(event_us, keep_ms, now)
+        local event = string.sub(value, 5, 9)
+        if event ~= last then
+          last = event
+          at, late = expiry(event, keep_ms, now)
         end
         if late then expired = expired + 1 end
       end
@@ -218,7 +226,7 @@ local function sweep(keys, args)
       if keep[view] == nil then
         undeclared = undeclared + redis.call('HDEL', key, view)
       elseif keep[view] > 0 and is_packed(value) then
-        local at = math.floor(struct.unpack('>i8', value, 18) / 1000) + keep[view]
+        local at = event_ms(string.sub(value, 5, 9)) + keep[view]
         if at + GRACE_MS <= now then dead = dead + redis.call('HDEL', key, view) end
       end
     end
