@@ -12,6 +12,7 @@ from checks.audits import audit_specs
 from checks.world import world_checks
 from feature_assets._broken import broken_assets
 from feature_assets._build import build_snapshot, build_source, build_view
+from feature_assets.training_sets.asset import KEY, build_training_sets
 from lockstep.catalog import Catalog, discover
 from lockstep.project import find_project
 from resources.store import StoreResource
@@ -20,6 +21,7 @@ from schedules.landing import landing_job, landing_schedule
 from schedules.new_files import new_files_sensor
 from schedules.reconcile import reconcile_job, reconcile_sensor
 from schedules.sweep import sweep_job, sweep_schedule
+from schedules.training_requests import training_job, training_requests_sensor
 
 # Partitioned checks and single-run backfills are preview and beta; tests hold what is leaned on.
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
@@ -51,21 +53,27 @@ def build_definitions(
             for view in views
             for asset in build_view(view, days, audit_specs(view, days), views)
         ),
+        build_training_sets(views),
         *broken_assets(catalog),
     ]
-    daily, world, reconcile = daily_job(views), world_job(views), reconcile_job(views)
+    daily, world, reconcile = daily_job(views, [KEY]), world_job(views), reconcile_job(views)
+    training = training_job()
     landing = [landing_job(land)] if land else []
     return dg.Definitions(
         assets=assets,
         asset_checks=[check for view in views for check in world_checks(view)],
-        jobs=[daily, world, reconcile, sweep_job, *landing],
+        jobs=[daily, world, reconcile, sweep_job, training, *landing],
         schedules=[
             daily_schedule(daily, days, views),
             world_schedule(world),
             sweep_schedule(zone),
             *(landing_schedule(job, zone) for job in landing),
         ],
-        sensors=[new_files_sensor(catalog), reconcile_sensor(reconcile, views)],
+        sensors=[
+            new_files_sensor(catalog),
+            reconcile_sensor(reconcile, views),
+            training_requests_sensor(training),
+        ],
         resources={"lockstep": lockstep},
         executor=dg.in_process_executor,
     )

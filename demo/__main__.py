@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from demo.labels import churn_spine
+from demo.labels import churn_spine, keep_spine
 from demo.landing import land
 from lockstep.cli.running import run_assets, serve_ui
 from lockstep.errors import LockstepError
@@ -100,8 +100,9 @@ def _main_job(console: Console, server: EmbeddedServer, began: float) -> bool:
             return False
     with story.step(console, "Build a training set, point in time") as tell:
         cuts = [last - timedelta(days=n) for n in (45, 30, 15)]
-        training = store.training_set(churn_spine(store, cuts), SET)
-        training.write_parquet(store.project.state / "churn.parquet")
+        spine, file = churn_spine(store, cuts), store.project.state / "churn.parquet"
+        training = store.training_set(spine, SET, to=file).frame
+        keep_spine(store, spine)
         tell(f"{training.height:,} rows × {training.width} columns, .lockstep/churn.parquet")
     with story.step(console, "Fetch vectors") as tell:
         vectors = store.online(SET, _households(training))

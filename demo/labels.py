@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from io import BytesIO
 
 import polars as pl
 
@@ -34,3 +35,10 @@ def churn_spine(store: Store, cuts: Sequence[date]) -> pl.DataFrame:
             )
         )
     return pl.concat(frames)
+
+
+def keep_spine(store: Store, spine: pl.DataFrame) -> None:
+    """Write the spine into the lake, where `training_requests/churn.yaml` expects it."""
+    file = BytesIO()
+    spine.write_parquet(file)
+    store.lake.place.write("spines/churn.parquet", file.getvalue())

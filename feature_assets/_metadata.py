@@ -220,9 +220,15 @@ def receipt_metadata(receipt: Receipt) -> dict[str, int]:
 
 
 def preview(view: FeatureView, frame: pl.DataFrame) -> dg.MetadataValue:
-    """Return the first rows as a table, PII masked; `event_timestamp` is the day's end in all."""
+    """Return the first rows as a table, PII and keys masked; all are valid from the day's end.
+
+    Events are kept for ever and no erasure reaches them: they must not say whose values these are.
+    """
+    keys = pl.lit(MASK).alias
     rows = frame.head(PREVIEW_ROWS).select(pl.exclude("event_timestamp"))
-    return dg.MetadataValue.md(markdown_table(masked(view, rows)))
+    return dg.MetadataValue.md(
+        markdown_table(masked(view, rows).with_columns(map(keys, view.contract.keys)))
+    )
 
 
 def masked(view: FeatureView, frame: pl.DataFrame) -> pl.DataFrame:

@@ -262,7 +262,10 @@ def _contents(online: OnlineStore, views: Sequence[FeatureView]) -> Iterator[Adv
             f"Marks of views that are not declared any more: {', '.join(gone)}.",
             "They harm nobody. To remove them: lockstep sweep",
         )
-    yield from _buckets(online, views)
+    try:
+        yield from _buckets(online, views)
+    except OnlineError as error:
+        yield Advice("buckets", "broken", error.culprit, error.fix or "")
     unreadable = []
     for view in views:
         entity = view.contract.entity

@@ -1,7 +1,8 @@
 """What the feature service says about a view without reading Delta: its facts, kept online.
 
-Whoever pushes publishes them after the seal. They are for people and dashboards: nothing decides by
-them, so a publication that is lost costs a number on a page and no row.
+Whoever pushes publishes them after the seal, and again whenever they are not what they should be.
+They are for people and dashboards: nothing decides by them, so a publication that is lost costs a
+number on a page, until the next push or look, and no row.
 """
 
 import json
@@ -43,8 +44,32 @@ def publish(
     if seals is None:
         seals = online.seals(entity.name, view.name, entity.buckets)
     found = facts(lake, view, head or lake.table(view).head(), seals, at)
-    text = json.dumps(found, separators=(",", ":"), sort_keys=True, allow_nan=False)
-    online.note("facts", view.name, text)
+    online.note("facts", view.name, _text(found))
+
+
+def corrected(
+    kept: str | None,
+    lake: Lake,
+    view: FeatureView,
+    head: Head,
+    seals: Mapping[int, Seal | None],
+    at: datetime,
+) -> str | None:
+    """Return what should be kept online instead of `kept`; None if that says the same.
+
+    They differ when they were lost or damaged, or when a push ended between seal and publication.
+    """
+    found = facts(lake, view, head, seals, at)
+    try:
+        said = json.loads(kept or "")
+    except (ValueError, RecursionError):
+        said = None
+    same = isinstance(said, dict) and {**said, "at_us": found["at_us"]} == found
+    return None if same else _text(found)
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
 def facts(

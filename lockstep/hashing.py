@@ -48,7 +48,7 @@ def content_hash(frame: pl.DataFrame) -> str:
     header = json.dumps([frame.height, types], separators=(",", ":")).encode()
     sink.update(len(header).to_bytes(8, "little") + header)
     for column in frame.iter_columns():
-        _feed(sink, _one_array(column))
+        feed(sink, one_array(column))
     return sink.hexdigest()
 
 
@@ -120,14 +120,15 @@ def _canonical(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return pl.when(value == 0).then(zero).when(value.is_nan()).then(nan).otherwise(value)
 
 
-def _one_array(column: pl.Series) -> pa.Array:
+def one_array(column: pl.Series) -> pa.Array:
+    """Return a column as one Arrow array."""
     chunks = column.to_frame().to_arrow().column(0)
     if chunks.num_chunks == 1:
         return chunks.chunk(0)
     return pa.concat_arrays(chunks.chunks) if chunks.num_chunks else pa.array([], chunks.type)
 
 
-def _feed(sink: _Sink, array: pa.Array) -> None:
+def feed(sink: _Sink, array: pa.Array) -> None:
     """Feed which rows are null, then the values of the others: what lies under a null is noise."""
     sink.update(array.null_count.to_bytes(8, "little"))
     if array.null_count:
@@ -136,10 +137,10 @@ def _feed(sink: _Sink, array: pa.Array) -> None:
     kind = array.type
     if pa.types.is_struct(kind):
         for child in array.flatten():
-            _feed(sink, child)
+            feed(sink, child)
     elif pa.types.is_large_list(kind):
         sink.update(_fixed_bytes(pc.list_value_length(array)))
-        _feed(sink, array.flatten())
+        feed(sink, array.flatten())
     elif pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
         sink.update(_fixed_bytes(pc.binary_length(array)))
         sink.update(_text_bytes(array))

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from lockstep.crash import crash_point
+from lockstep.erasure.holdback import Erasures
 from lockstep.hashing import canonical, content_hash
 from lockstep.lake import Lake, LedgerEntry
 from lockstep.landing import Landed, LandedFile, look, read_landed
@@ -179,6 +180,7 @@ def _read_days(
         pl.lit(day_start(min(days), zone)), pl.lit(as_of(max(days), zone)), closed="left"
     )
     rows = read_landed(lake.landing, files, source, keep=within)
+    rows = Erasures(lake.place).hold_back(rows)
     rows = canonical(rows).with_columns(assign_days(rows["event_time"], zone))
     # Delivery order decides which of two equal keys counts: the frame is in that order here.
     unique = rows.unique(["day", *source.key], keep="last", maintain_order=True)
@@ -222,7 +224,8 @@ def ingest_snapshot(
             "refused",
             f"No file has landed in {lake.landing.path(snapshot.name)}. Nothing was written.",
         )
-    rows = canonical(read_landed(lake.landing, landed.good, snapshot))
+    landed_rows = read_landed(lake.landing, landed.good, snapshot)
+    rows = canonical(Erasures(lake.place).hold_back(landed_rows))
     frame = rows.unique(snapshot.order, keep="last", maintain_order=True)
     frame = frame.sort(snapshot.order).rechunk()
     counts = {"rows": frame.height, "duplicates_dropped": rows.height - frame.height}

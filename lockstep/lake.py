@@ -9,13 +9,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 
-from lockstep.profile import ColumnProfile
+from lockstep.profile import ColumnProfile, TrainedOn
 from lockstep.project import Project
 from lockstep.sources import Readable, Snapshot, Source
 from lockstep.stores.append_log import AppendLog
 from lockstep.stores.causes import answering
 from lockstep.stores.delta import DayTable
 from lockstep.stores.files import Place, open_place, probe_conditional_put
+from lockstep.superseded import keep_superseded
 from lockstep.time import INSTANT
 
 Outcome: TypeAlias = Literal["committed", "unchanged", "quarantined", "released"]
@@ -39,6 +40,16 @@ PROFILE_COLUMNS: Final[Mapping[str, pl.DataType]] = {
     "feature": pl.String(),
     "profile": pl.String(),
 }
+TRAINING_PROFILE_COLUMNS: Final[Mapping[str, pl.DataType]] = {
+    "view": pl.String(),
+    "feature": pl.String(),
+    "name": pl.String(),
+    "created_at": INSTANT,
+    "profile": pl.String(),
+}
+
+LEAST_TRAINING_ROWS: Final = 1_000
+"""Fewer rows of a training set say little of how a feature is distributed."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,15 @@ class Lake:
             options=self.place.options,
         )
 
+    def keep_superseded(self, view: Readable, days: Collection[date]) -> None:
+        """Copy what was superseded of a view's days beside its table, unless it is there already.
+
+        Raises:
+            ConflictError: Others kept changing the copies.
+            StoreError: The store failed; the next call makes up for it.
+        """
+        keep_superseded(self.table(view), days)
+
     def require_safe_commits(self) -> None:
         """Return if the store lets one of two writers of the same version win; else raise.
 
@@ -117,6 +137,11 @@ class Lake:
     @cached_property
     def _profiles(self) -> AppendLog:
         return AppendLog(self.place.path("profiles"), PROFILE_COLUMNS, options=self.place.options)
+
+    @cached_property
+    def _training_profiles(self) -> AppendLog:
+        place = self.place.path("training_profiles")
+        return AppendLog(place, TRAINING_PROFILE_COLUMNS, options=self.place.options)
 
     def record(self, entries: Iterable[LedgerEntry]) -> None:
         """Append to the ledger."""
@@ -193,6 +218,53 @@ class Lake:
         for day, feature, text in rows.select("day", "feature", "profile").iter_rows():
             found.setdefault(day, {})[feature] = ColumnProfile.from_json(json.loads(text))
         return found
+
+    def record_training_profiles(
+        self, name: str, created_at: datetime, profiles: Mapping[str, ColumnProfile]
+    ) -> None:
+        """Append the profile of each `view:feature` of a kept training set, unless it is there."""
+        there = self._training_profiles.scan().filter(
+            pl.col("name") == name, pl.col("created_at") == created_at
+        )
+        with answering(f"The training profiles of {self.place.uri}"):
+            if there.head(1).collect().height:
+                return
+        rows = [
+            (*feature.split(":", 1), name, created_at, json.dumps(column.to_json()))
+            for feature, column in profiles.items()
+        ]
+        if rows:
+            schema = dict(TRAINING_PROFILE_COLUMNS)
+            self._training_profiles.append(pl.DataFrame(rows, schema=schema, orient="row"))
+
+    def training_reference(self, view: str) -> dict[str, TrainedOn]:
+        """Return feature → its profile in the newest training set that the lake still keeps.
+
+        What models of today were trained on: drift is measured against it. A set counts for a
+        feature if at least `LEAST_TRAINING_ROWS` of its rows had a row of the view, and if the
+        profile has values: that of what identifies people has none.
+        """
+        scan = self._training_profiles.scan().filter(pl.col("view") == view)
+        with answering(f"The training profiles of {self.place.uri}"):
+            rows = scan.sort("created_at", "name", descending=True).collect()
+        kept = cache(self._keeps_set)
+        found: dict[str, TrainedOn] = {}
+        for row in rows.iter_rows(named=True):
+            profile = ColumnProfile.from_json(json.loads(row["profile"]))
+            enough = profile.rows >= LEAST_TRAINING_ROWS and (profile.sketch or profile.counts)
+            if row["feature"] in found or not enough or not kept(row["name"], row["created_at"]):
+                continue
+            found[row["feature"]] = TrainedOn(row["name"], profile)
+        return found
+
+    def _keeps_set(self, name: str, created_at: datetime) -> bool:
+        """Whether the lake still keeps that set: not removed, nor another of the same name."""
+        content = self.place.read_if_exists(f"training_sets/{name}/manifest.json")
+        try:
+            said = json.loads(content or b"{}").get("created_at", "")
+            return bool(datetime.fromisoformat(said) == created_at)
+        except (ValueError, TypeError, AttributeError):  # removed, or damaged
+            return False
 
 
 @cache

@@ -267,6 +267,21 @@ def pairs(flat: Sequence[Any]) -> dict[Any, Any]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+def buckets_from(entity: str, text: bytes) -> int:
+    """An entity's number of buckets, from what Redis holds.
+
+    Raises:
+        OnlineError: It is no number.
+    """
+    if not text.isdigit():
+        raise OnlineError(
+            f"The number of buckets of entity '{entity}' in Redis is no number.",
+            got=repr(text[:40]),
+            fix="Something else wrote it. HSET it to the declared number, then: lockstep reconcile",
+        )
+    return int(text)
+
+
 def check_name(kind: str, name: str) -> None:
     """Do nothing if the entity or view name is safe inside a Redis key.
 

@@ -14,8 +14,9 @@ from lockstep.crash import crash_point
 from lockstep.errors import IncompleteWindowError
 from lockstep.hashing import content_hash
 from lockstep.lake import Lake, LedgerEntry
+from lockstep.newcomers import Newcomers
 from lockstep.outcome import DayOutcome
-from lockstep.profile import ColumnProfile
+from lockstep.profile import ColumnProfile, TrainedOn
 from lockstep.quality import REFERENCE_DAYS, Audit, audit
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.reader import Reader
@@ -57,7 +58,8 @@ def preview(view: FeatureView, day: date, lake: Lake, reader: Reader) -> Judged:
     try:
         computed = compute_day(view, day, reader, lake.project.zone)
         released = Quarantine(lake.quarantine).released_hashes(view.name)
-        return _judge(view, computed, _reference_profiles(view, [day], lake), soda, released)
+        references = _References.of(lake, view, [day])
+        return _judge(view, computed, references, soda, released)
     finally:
         soda.close()
 
@@ -85,12 +87,12 @@ def materialize(
     table = lake.table(view)
     table.create()
     ordered = sorted(days)
-    profiles = _reference_profiles(view, ordered, lake)
+    references = _References.of(lake, view, ordered)
     soda = SodaSession()
     try:
         for start in range(0, len(ordered), CHUNK_DAYS):
             chunk = ordered[start : start + CHUNK_DAYS]
-            yield from _chunk(lake, view, chunk, reader, profiles, soda, now, run_id)
+            yield from _chunk(lake, view, chunk, reader, references, soda, now, run_id)
     finally:
         soda.close()
 
@@ -100,7 +102,7 @@ def _chunk(
     view: FeatureView,
     days: Sequence[date],
     reader: Reader,
-    profiles: Profiles,
+    references: "_References",
     soda: SodaSession,
     now: Callable[[], datetime],
     run_id: str,
@@ -120,7 +122,7 @@ def _chunk(
             except IncompleteWindowError as error:
                 skipped[day] = str(error)
                 continue
-            waiting[day] = auditor.submit(_judge, view, computed, profiles, soda, released)
+            waiting[day] = auditor.submit(_judge, view, computed, references, soda, released)
     judged = {day: found.result() for day, found in waiting.items()}
     crash_point("computed")
     failed = [found for found in judged.values() if not found.audit.passed]
@@ -142,29 +144,46 @@ def _chunk(
 def _judge(
     view: FeatureView,
     computed: Computed,
-    profiles: Profiles,
+    references: "_References",
     soda: SodaSession,
     released: Released,
 ) -> Judged:
-    """Audit a computed day; if it passes, its profile counts for the days after it."""
-    before = trailing_days(computed.day, REFERENCE_DAYS + 1)[:-1]
+    """Audit a computed day; if it passes, it counts as a reference for the days after it."""
+    day, frame, profiles = computed.day, computed.frame, references.profiles
+    before = trailing_days(day, REFERENCE_DAYS + 1)[:-1]
     reference = [profiles[day] for day in before if day in profiles]
-    verdicts = audit(computed.frame, view.contract, reference, soda)
+    new = references.newcomers.rate(day, frame)
+    trained = references.trained
+    verdicts = audit(frame, view.contract, reference, soda, new_entities=new, trained=trained)
     found = Judged(computed, verdicts, content_hash(computed.frame))
     found = _with_release(found, released)
     if found.audit.passed:
-        profiles[computed.day] = dict(verdicts.profile)
+        profiles[day] = dict(verdicts.profile)
+        references.newcomers.passed(day, frame)
     return found
 
 
-def _reference_profiles(view: FeatureView, days: Sequence[date], lake: Lake) -> Profiles:
-    """Return the profiles of the committed days that drift of `days` is measured against."""
-    head = lake.table(view).head_or_none() if days else None
-    if head is None:
-        return {}
-    reach = trailing_days(min(days), REFERENCE_DAYS + 1)[0]
-    near = {d: record.revision for d, record in head.days.items() if reach <= d <= max(days)}
-    return lake.profiles(view.name, near)
+@dataclass(frozen=True)
+class _References:
+    """What the days of a run are compared with: days committed before, and by the run itself."""
+
+    profiles: Profiles
+    newcomers: Newcomers
+    trained: Mapping[str, TrainedOn]
+
+    @classmethod
+    def of(cls, lake: Lake, view: FeatureView, days: Sequence[date]) -> "_References":
+        """Return what is committed and near the days."""
+        table = lake.table(view)
+        head = table.head_or_none() if days else None
+        newcomers = Newcomers(view, table, head)
+        if head is None:
+            return cls({}, newcomers, {})
+        reach = trailing_days(min(days), REFERENCE_DAYS + 1)[0]
+        near = {d: record.revision for d, record in head.days.items() if reach <= d <= max(days)}
+        # Read once: a set that is kept meanwhile does not part the days of one run.
+        trained = lake.training_reference(view.name)
+        return cls(lake.profiles(view.name, near), newcomers, trained)
 
 
 def _with_release(found: Judged, released: Mapping[tuple[date, str], Mapping[str, str]]) -> Judged:
@@ -209,6 +228,9 @@ def _commit(
     ]
     results = {result.day: result for result in lake.table(view).commit(proposals, now=now)}
     crash_point("committed")
+    # Of all days, not of the changed ones: an earlier run may have died just before this.
+    lake.keep_superseded(view, results)
+    crash_point("kept")
     unprofiled = _without_profile(lake, view, results)
     lake.record_profiles(
         view.name,

@@ -1,6 +1,7 @@
 """Small histogram pictures (SVG) for people; the numbers are in the profiles."""
 
 import base64
+from collections.abc import Sequence
 from html import escape
 from typing import Final
 
@@ -27,6 +28,11 @@ def histogram_svg(values: pl.Series, feature: Feature) -> str | None:
     if feature.type in (pl.String, pl.Boolean):
         return _values(values)
     return None
+
+
+def bars_svg(counts: Sequence[int], left: str, right: str) -> str:
+    """Return an SVG of counted bars, with what stands below the first and the last one."""
+    return _svg(list(counts), _label(left), _label(right))
 
 
 def data_uri(svg: str) -> str:

@@ -53,6 +53,19 @@ class ColumnProfile:
         return cls(**data)
 
 
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a feature looked like in a training set that the lake keeps.
+
+    Attributes:
+        name: The set.
+        profile: Over the rows of its spine that had a row of the view.
+    """
+
+    name: str
+    profile: ColumnProfile
+
+
 def profile(frame: pl.DataFrame, contract: Contract) -> dict[str, ColumnProfile]:
     """Return feature → profile of a frame with the contract's columns."""
     return {
@@ -74,13 +87,18 @@ def _column_profile(values: pl.Series, feature: Feature) -> ColumnProfile:
             minimum=float(finite[0]),
             maximum=float(finite[-1]),
             mean=float(finite.mean()),
-            sketch=tuple(finite[_positions(len(finite))].tolist()),
+            sketch=sketch_of(finite),
         )
     if feature.type in (pl.String, pl.Boolean):
         counted = values.drop_nulls().cast(pl.String).value_counts(name="n")
         top = counted.sort(["n", values.name], descending=[True, False]).head(TOP_VALUES)
         return ColumnProfile(rows, values.null_count(), counts=dict(top.iter_rows()))
     return ColumnProfile(rows, values.null_count())
+
+
+def sketch_of(finite: Floats) -> tuple[float, ...]:
+    """Return the evenly spaced quantiles of sorted finite numbers; none of none."""
+    return tuple(finite[_positions(len(finite))].tolist()) if len(finite) else ()
 
 
 def _positions(count: int) -> npt.NDArray[np.intp]:

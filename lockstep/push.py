@@ -4,7 +4,6 @@ Everything pushed is read from one pinned version of the committed table, so not
 audit can get here, whoever asks.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -13,11 +12,12 @@ from typing import Final
 from lockstep.codec import RowCodec, header_of
 from lockstep.crash import crash_point
 from lockstep.errors import ConflictError, NotCertifiedError, OnlineError
-from lockstep.facts import publish
+from lockstep.facts import corrected, publish
 from lockstep.lake import Lake
-from lockstep.layout import PushRows, Receipt, Seal
+from lockstep.layout import PushRows, Receipt, Seal, ServerInfo
 from lockstep.push_rows import RowsToPush, ended, keep_ms
-from lockstep.room import require_room
+from lockstep.room import require_room, require_room_after_wipe
+from lockstep.stores.day_index import Head
 from lockstep.stores.redis import OnlineStore
 from lockstep.throttle import Throttle
 from lockstep.time import as_of, decode_revisions, encode_revisions, micros, span
@@ -93,22 +93,22 @@ def push(
         ConflictError: Others kept pushing the same view; try again.
     """
     require_certified(lake, view, days, now())
-    prepare(online, view)
-    wiped = _wipe(lake, online, view) if rebuild else 0
+    nodes = prepare(online, view)
     attempt = _Attempt(lake, online, view, days, on_rows, throttle)
+    wiped = 0
+    if rebuild:
+        wiped = attempt.wipe(now(), nodes)
+        nodes = online.nodes()  # there is more room now
     for _ in range(ATTEMPTS - 1):
         try:
-            pushed = attempt.run(now)
+            pushed = attempt.run(now, nodes)
         except ConflictError:
-            continue  # plan again from the seals that somebody else has set
+            # Plan again, from the seals that somebody else has set; the server may be another one.
+            nodes = prepare(online, view)
+            continue
         return replace(pushed, wiped=pushed.wiped + wiped)
-    pushed = attempt.run(now)
+    pushed = attempt.run(now, nodes)
     return replace(pushed, wiped=pushed.wiped + wiped)
-
-
-def _wipe(lake: Lake, online: OnlineStore, view: FeatureView) -> int:
-    entity, head = view.contract.entity, lake.table(view).head()
-    return online.wipe(entity.name, view.name, entity.buckets, table_id=head.table_id)
 
 
 def require_certified(
@@ -129,12 +129,17 @@ def require_certified(
         )
 
 
-def prepare(online: OnlineStore, view: FeatureView) -> None:
-    """Make the online store ready for rows of the view: functions, buckets, schema."""
+def prepare(online: OnlineStore, view: FeatureView) -> Mapping[str, ServerInfo]:
+    """Make the online store ready for rows of the view: functions, buckets, schema.
+
+    Returns:
+        Address of every master → what it said about itself.
+    """
     entity = view.contract.entity
-    online.ensure_ready()
+    nodes = online.ready_nodes()
     online.declare_entity(entity.name, entity.buckets)
     online.learn_schema(RowCodec(view.contract.feature_types))
+    return nodes
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,8 @@ class _Attempt:
     on_rows: Callable[[int], None] | None
     throttle: Throttle | None
 
-    def run(self, clock: Callable[[], datetime]) -> Pushed:
+    def run(self, clock: Callable[[], datetime], nodes: Mapping[str, ServerInfo]) -> Pushed:
+        """Plan from the present seals, push and seal; `nodes` is what `prepare` returned."""
         view, online = self.view, self.online
         entity, table = view.contract.entity, self.lake.table(view)
         where = (entity.name, view.name, entity.buckets)
@@ -161,10 +167,10 @@ class _Attempt:
         ahead = any(seal is not None and seal.version > head.version for seal in seals.values())
         # Of a bucket that belongs to no table or to another one, nobody knows what is left in it.
         if ahead or set(claims.values()) != {head.table_id}:
+            self._require_room_after_wipe(head, now, nodes)
             wiped = online.wipe(*where, table_id=head.table_id, own_rows_too=ahead)
-            seals = online.seals(*where)
-        asked = ended(head, self.lake.project.zone, now) if self.days is None else self.days
-        wanted = {day: head.days[day].revision for day in asked}
+            seals, nodes = online.seals(*where), online.nodes()
+        wanted = self._wanted(head, now)
         sealed = {bucket: _sealed(seal) for bucket, seal in seals.items()}
         changed = {
             day: min(known.get(day, 0) for known in sealed.values())
@@ -172,8 +178,10 @@ class _Attempt:
             if any(known.get(day) != revision for known in sealed.values())
         }
         if not changed:
+            self._restore_facts(head, seals, now)
             return Pushed(view.name, [], head.version, Receipt(), wiped)
-        require_room(view, head, changed, _present(online, view), online.nodes())
+        rows = RowsToPush(view, table, head, self.lake.project.zone, changed, now)
+        require_room(online, rows, _settled(head, sealed.values()), nodes)
         renewed = {
             bucket: Seal(
                 head.table_id, head.version, encode_revisions({**known, **wanted}), micros(now)
@@ -183,10 +191,11 @@ class _Attempt:
         sample = _Sample(online, view)
         receipt = online.push(
             *where,
-            sample.of(RowsToPush(view, table, head, self.lake.project.zone, changed, now)),
+            sample.of(rows),
             seals=renewed,
             started_from=seals,
             keep_ms=keep_ms(view),
+            ready=True,
             throttle=self.throttle,
             on_rows=self.on_rows,
         )
@@ -196,11 +205,36 @@ class _Attempt:
         seconds = (clock() - now).total_seconds()
         return Pushed(view.name, sorted(changed), head.version, receipt, wiped, seconds)
 
+    def wipe(self, now: datetime, nodes: Mapping[str, ServerInfo]) -> int:
+        """Remove the view's rows and seals, if all that is committed would fit; return how many."""
+        entity, head = self.view.contract.entity, self.lake.table(self.view).head()
+        self._require_room_after_wipe(head, now, nodes)
+        where = (entity.name, self.view.name, entity.buckets)
+        return self.online.wipe(*where, table_id=head.table_id)
 
-def _present(online: OnlineStore, view: FeatureView) -> int:
-    """Entities that the view had online when it was last pushed, as far as anybody has said."""
-    text = online.notes("facts").get(view.name)
-    return int(json.loads(text)["rows"]) if text else 0
+    def _require_room_after_wipe(
+        self, head: Head, now: datetime, nodes: Mapping[str, ServerInfo]
+    ) -> None:
+        zone, everything = self.lake.project.zone, dict.fromkeys(self._wanted(head, now), 0)
+        rows = RowsToPush(self.view, self.lake.table(self.view), head, zone, everything, now)
+        require_room_after_wipe(self.online, rows, nodes)
+
+    def _wanted(self, head: Head, now: datetime) -> dict[date, int]:
+        """Return the days to be sealed → their committed revisions."""
+        asked = ended(head, self.lake.project.zone, now) if self.days is None else self.days
+        return {day: head.days[day].revision for day in asked}
+
+    def _restore_facts(self, head: Head, seals: Mapping[int, Seal | None], at: datetime) -> None:
+        kept = self.online.notes("facts").get(self.view.name)
+        text = corrected(kept, self.lake, self.view, head, seals, at)
+        if text is not None:
+            self.online.note("facts", self.view.name, text)
+
+
+def _settled(head: Head, sealed: Collection[Mapping[date, int]]) -> set[date]:
+    """Return the days that every bucket has sealed as they are committed."""
+    committed = head.days.items()
+    return {d for d, record in committed if all(k.get(d) == record.revision for k in sealed)}
 
 
 def _sealed(seal: Seal | None) -> Mapping[date, int]:

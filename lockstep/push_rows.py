@@ -4,7 +4,7 @@ Days are read one at a time, newest first, and huge ones in groups of keys, so t
 size streams through a bounded memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -17,6 +17,7 @@ from lockstep.layout import PushRows
 from lockstep.stores.causes import answering
 from lockstep.stores.day_index import Head
 from lockstep.stores.delta import DayTable
+from lockstep.stores.history import SliceReader
 from lockstep.time import as_of
 from lockstep.view import FeatureView
 
@@ -48,14 +49,53 @@ class RowsToPush:
     now: datetime
 
     def __iter__(self) -> Iterator[PushRows]:
-        relevant = sorted(set(self.changed) & set(self.alive))
-        if not relevant:
-            return
+        relevant = self._relevant
+        for only in self._groups() if relevant else ():
+            yield from self._group(relevant, only)
+
+    @property
+    def most(self) -> int:
+        """How many entities it carries at most, if no key came twice; costs nothing.
+
+        That is the rows of every revision after the sealed one. What was sealed is there already.
+        """
+        head = self.head
+        since = head.eras[-1].since if head.eras else 0
+        return sum(
+            record.rows
+            for day in self._relevant
+            for record in head.all_of(day, since)
+            if self.changed[day] < record.revision <= head.days[day].revision
+        )
+
+    def newcomers(self, settled: Collection[object]) -> int:
+        """Return how many different entities it carries that no settled day has; reads only keys.
+
+        Args:
+            settled: Days that every bucket has sealed as they are committed.
+        """
+        keys, relevant = self.view.contract.keys, self._relevant
+        sealed = [day for day in self.alive if day in settled]
+        count = 0
+        for only in self._groups() if relevant else ():
+            there = self.table.scan(sealed, version=self.head.version).select(keys)
+            there = there if only is None else there.filter(only)
+            wanted = self._affected_keys(relevant, relevant, only).lazy()
+            with answering(f"The table {self.table.uri}"):
+                new = wanted.join(there, on=keys, how="anti").select(pl.len())
+                count += new.collect(engine="streaming").item()
+        return count
+
+    @property
+    def _relevant(self) -> list[date]:
+        return sorted(set(self.changed) & set(self.alive))
+
+    def _groups(self) -> Iterator[pl.Expr | None]:
+        """What chooses the keys of each group; None chooses all of them."""
         largest = max(self.head.days[day].rows for day in self.alive)
         groups = max(1, -(-largest // GROUP_ROWS))
         for group in range(groups):
-            only = None if groups == 1 else self._hashed % groups == group
-            yield from self._group(relevant, only)
+            yield None if groups == 1 else self._hashed % groups == group
 
     @property
     def alive(self) -> list[date]:
@@ -99,19 +139,27 @@ class RowsToPush:
         pushed in part and never sealed.
         """
         keys, head = self.view.contract.keys, self.head
-        frames = [self.table.scan(current, version=head.version).select(keys)]
-        restated = [day for day in relevant if head.days[day].revision > 1]
-        older: dict[int, list[date]] = {}
-        for day, versions in (self.table.versions_of(restated) if restated else {}).items():
-            for revision, version in versions.items():
-                if self.changed[day] <= revision < head.days[day].revision:
-                    older.setdefault(version, []).append(day)
-        frames += [self.table.scan(days, version=of).select(keys) for of, days in older.items()]
-        found = pl.concat(frames)
+        scan = self.table.scan(current, version=head.version).select(keys)
         if only is not None:
-            found = found.filter(only)
+            scan = scan.filter(only)
         with answering(f"The table {self.table.uri}"):
-            return found.unique().collect(engine="streaming")
+            found = scan.unique().collect(engine="streaming")
+        restated = [day for day in relevant if head.days[day].revision > 1]
+        older = [
+            (day, revision)
+            for day, versions in (self.table.versions_of(restated) if restated else {}).items()
+            for revision in versions
+            if self.changed[day] <= revision < head.days[day].revision
+        ]
+        # Its file may have been deleted since; then the rows are among those that were kept.
+        if not older:
+            return found
+        reader = SliceReader(self.table, head.version)
+        for day, revision in older:
+            rows = reader.rows(day, revision, keys)
+            rows = rows if only is None else rows.filter(only)
+            found = pl.concat([found, rows.join(found, on=keys, how="anti")])
+        return found
 
     def _packed(self, day: date, rows: pl.DataFrame) -> Iterator[PushRows]:
         contract, revision = self.view.contract, self.head.days[day].revision

@@ -1,15 +1,15 @@
 """Promise + frame → verdicts. Pure: nothing is read or written, and nobody is told."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import polars as pl
 
 from lockstep.keys import MAX_KEY_BYTES, count_long_keys
 from lockstep.pandera_schema import contract_failures
-from lockstep.profile import ColumnProfile, profile, stability_index
-from lockstep.schema import Contract
+from lockstep.profile import ColumnProfile, TrainedOn, profile, stability_index
+from lockstep.schema import Contract, Feature
 from lockstep.soda import SodaResult, SodaSession
 
 CheckName: TypeAlias = Literal["keys", "contract", "completeness", "drift"]
@@ -33,7 +33,7 @@ class Verdict:
     Attributes:
         severity: "block" keeps the frame out of the table when it fails; "warn" never does.
         message: One sentence for people.
-        numbers: Measured values by name, e.g. `fill_rate:sum_amt_7d` or `psi:sum_amt_7d`.
+        numbers: Measured values by name, e.g. `psi:sum_amt_7d`, `new_entity_rate`.
         released: A person has certified this very content in spite of the failure.
     """
 
@@ -82,6 +82,9 @@ def audit(
     contract: Contract,
     reference: Sequence[Mapping[str, ColumnProfile]],
     soda: SodaSession,
+    *,
+    new_entities: float | None = None,
+    trained: Mapping[str, TrainedOn] | None = None,
 ) -> Audit:
     """Judge a computed frame (keys, event_timestamp, features) before anything is written.
 
@@ -90,6 +93,9 @@ def audit(
         contract: What was promised.
         reference: Profiles of the committed days among the 28 before; drift compares with them.
         soda: Runs fill rate and row count.
+        new_entities: Share of the rows whose entity the day before did not have; None if there is
+            none. It is recorded with drift and decides nothing.
+        trained: Feature → what it looked like in a training set; drift compares with it instead.
     """
     seen = profile(frame, contract)
     failures = contract_failures(frame, contract)
@@ -105,9 +111,15 @@ def audit(
             numbers={"rows": failures.rows},
         ),
         _completeness(soda.verify(frame, contract), contract, seen),
-        _drift(frame, contract, reference),
+        _with_new_entities(_drift(frame, contract, reference, trained or {}), new_entities),
     )
     return Audit(verdicts, seen, None if failures is None else failures.head)
+
+
+def _with_new_entities(drift: Verdict, rate: float | None) -> Verdict:
+    if rate is None:
+        return drift
+    return replace(drift, numbers={**drift.numbers, "new_entity_rate": rate})
 
 
 def _keys(frame: pl.DataFrame, contract: Contract) -> Verdict:
@@ -163,25 +175,47 @@ def _why_incomplete(
 
 
 def _drift(
-    frame: pl.DataFrame, contract: Contract, reference: Sequence[Mapping[str, ColumnProfile]]
+    frame: pl.DataFrame,
+    contract: Contract,
+    reference: Sequence[Mapping[str, ColumnProfile]],
+    trained: Mapping[str, TrainedOn],
 ) -> Verdict:
-    if len(reference) < LEAST_REFERENCE_DAYS:
+    index: dict[str, float] = {}
+    against: dict[str, str] = {}
+    for name, feature in contract.features.items():
+        before, what = _before(name, feature, reference, trained)
+        found = stability_index(frame[name], feature, before)
+        if before:
+            against[name] = what
+        if found is not None:
+            index[name] = found
+    if not against:
         return Verdict(
             "drift",
             passed=True,
             message=f"No reference yet: {len(reference)} of {LEAST_REFERENCE_DAYS} earlier days.",
         )
-    index: dict[str, float] = {}
-    for name, feature in contract.features.items():
-        before = [day[name] for day in reference if name in day]
-        found = stability_index(frame[name], feature, before)
-        if found is not None:
-            index[name] = found
     over = [
-        f"{name} has PSI {index[name]:.2f} (limit {feature.max_psi})"
+        f"{name} has PSI {index[name]:.2f} (limit {feature.max_psi}) against {against[name]}"
         for name, feature in contract.features.items()
         if feature.max_psi is not None and index.get(name, 0.0) > feature.max_psi
     ]
     numbers = {f"psi:{name}": value for name, value in index.items()}
-    message = "; ".join(over) or f"Stable against {len(reference)} earlier days."
+    whats = " and ".join(dict.fromkeys(against.values()))
+    message = "; ".join(over) or f"Stable against {whats}."
     return Verdict("drift", passed=not over, message=message, numbers=numbers)
+
+
+def _before(
+    name: str,
+    feature: Feature,
+    reference: Sequence[Mapping[str, ColumnProfile]],
+    trained: Mapping[str, TrainedOn],
+) -> tuple[list[ColumnProfile], str]:
+    # What models learned from, if a set of the feature's present type is kept; else days before.
+    found = trained.get(name)
+    if found is not None and (found.profile.sketch if feature.numeric else found.profile.counts):
+        return [found.profile], f"the training set {found.name}"
+    if len(reference) < LEAST_REFERENCE_DAYS:
+        return [], ""
+    return [day[name] for day in reference if name in day], f"{len(reference)} earlier days"

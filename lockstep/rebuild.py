@@ -4,7 +4,7 @@ The days are computed and audited as ever, but into a table beside the live one;
 puts it in the live one's place. Until then everybody reads what was certified before.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
@@ -63,6 +63,7 @@ def rebuild(
             effect="The table is as it was; nothing of the rebuild is read by anybody.",
         )
     swapped = finish_rebuild(live, staging, days, now=now)
+    lake.keep_superseded(view, days)
     lake.record_profiles(view.name, {(item.day, item.revision): seen[item.day] for item in swapped})
     lake.record(_renumbered(beside.entries, swapped))
 
@@ -81,6 +82,9 @@ class _Beside(Lake):
 
     def table(self, of: Readable) -> DayTable:
         return self._staging if of is self._view else super().table(of)
+
+    def keep_superseded(self, view: Readable, days: Collection[date]) -> None:
+        """Copy nothing: a staged day that was staged anew was never certified."""
 
     def record(self, entries: Iterable[LedgerEntry]) -> None:
         self.entries.update({entry.day: entry for entry in entries})

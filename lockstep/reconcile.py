@@ -10,12 +10,13 @@ is lost, repeated or made by two processes at once costs time and no row.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
 from lockstep.codec import RowCodec
 from lockstep.errors import ConflictError, LockstepError, OnlineError
+from lockstep.facts import corrected
 from lockstep.judgement import Code, Sealed, Suspicion, judge
 from lockstep.lake import Lake
 from lockstep.last_look import Memory, Seen, Servers
@@ -24,6 +25,7 @@ from lockstep.push import Pushed, push
 from lockstep.sampling import DEEP_LOSS, LOSS, compare, described, settled_days
 from lockstep.stores.day_index import Head
 from lockstep.stores.redis import OnlineStore
+from lockstep.throttle import Throttle
 from lockstep.time import as_of, instant_of, micros
 from lockstep.view import FeatureView
 
@@ -67,12 +69,14 @@ class Look:
         views: The views that were looked at.
         findings: What is wrong, a view at most once.
         notes: Sentences about what is no fault of a view, or could not be looked at.
+        facts: View → what should be said of it online and is not; `mark` says it.
     """
 
     at: datetime
     views: Sequence[str]
     findings: Sequence[Finding]
     notes: Sequence[str]
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class _Asked:
     patient: bool
     servers: Servers
     marks: Mapping[str, str]
+    kept: Mapping[str, str]
+    facts: dict[str, str]
     schemas: frozenset[bytes]
 
 
@@ -153,6 +159,8 @@ def look(
         patient,
         Servers.of(online.nodes().values()),
         online.notes("unready"),
+        online.notes("facts"),
+        {},
         frozenset(online.schemas()),
     )
     looked: list[str] = []
@@ -171,14 +179,16 @@ def look(
             continue
         looked.append(view.name)
         findings += [found] if found else []
+    notes += [f"What is said online about {view} was lost or is old." for view in asked.facts]
     memory.save()
-    return Look(asked.at, looked, findings, notes)
+    return Look(asked.at, looked, findings, notes, asked.facts)
 
 
 def mark(online: OnlineStore, seen: Look) -> Look:
     """Tell readers that the views found are not ready, and why; what is marked keeps its mark.
 
-    Days that are only not pushed yet are no reason: what is served is right for its day.
+    Days that are only not pushed yet are no reason: what is served is right for its day. Facts that
+    were lost are said again.
 
     Returns:
         The look; with a note more if the store takes no writes, so that nobody could be told.
@@ -188,8 +198,10 @@ def mark(online: OnlineStore, seen: Look) -> Look:
         marked = online.notes("unready") if wanted else {}
         for finding in wanted:
             if finding.view not in marked:
-                text = {"reason": finding.sentence, "at_us": micros(finding.since)}
-                online.note("unready", finding.view, json.dumps(text))
+                why = {"reason": finding.sentence, "at_us": micros(finding.since)}
+                online.note("unready", finding.view, json.dumps(why))
+        for view, text in seen.facts.items():
+            online.note("facts", view, text)
     except OnlineError as error:  # the repair may make room
         return replace(seen, notes=[*seen.notes, f"Readers could not be told: {error}"])
     return seen
@@ -203,17 +215,22 @@ def repair(
     *,
     now: Callable[[], datetime],
     on_rows: Callable[[int], None] | None = None,
+    throttle: Callable[[], Throttle] | None = None,
 ) -> Repaired:
     """Bring one view back to what is committed, and compare every entity; byte equality unmarks it.
 
     Another repair or push of the same view at the same time is harmless. A failure is in the
     result: the mark stays, and the next look finds the view again.
+
+    Args:
+        throttle: Gives what paces a push, so that readers of other views do not notice; without
+            it, it goes as fast as the server takes it.
     """
     pushed = None
     try:
         equal = parity(lake, online, view, now()) if finding.code == "marked" else None
         if equal is None or not equal.holds:
-            pushed = _pushed(lake, online, view, finding, now, on_rows)
+            pushed = _pushed(lake, online, view, finding, now, on_rows, throttle)
             equal = parity(lake, online, view, now())
         if equal.holds:
             online.note("unready", view.name, None)
@@ -231,8 +248,12 @@ def reconcile(
     memory: Memory,
     patient: bool = True,
     on_rows: Callable[[int], None] | None = None,
+    throttle: Callable[[], Throttle] | None = None,
 ) -> tuple[Look, list[Repaired]]:
     """Look, mark what is wrong as not ready, and repair it.
+
+    Args:
+        throttle: As `repair` takes it.
 
     Raises:
         OnlineError: The online store does not answer.
@@ -242,7 +263,15 @@ def reconcile(
     seen = look(lake, online, by_name.values(), now=now, memory=memory, patient=patient)
     seen = mark(online, seen)
     return seen, [
-        repair(lake, online, by_name[found.view], found, now=now, on_rows=on_rows)
+        repair(
+            lake,
+            online,
+            by_name[found.view],
+            found,
+            now=now,
+            on_rows=on_rows,
+            throttle=throttle,
+        )
         for found in seen.findings
     ]
 
@@ -254,15 +283,18 @@ def _pushed(
     finding: Finding,
     now: Callable[[], datetime],
     on_rows: Callable[[int], None] | None,
+    throttle: Callable[[], Throttle] | None,
 ) -> Pushed:
+    def attempt(*, rebuild: bool) -> Pushed:
+        pace = throttle() if throttle else None
+        return push(lake, online, view, now=now, on_rows=on_rows, rebuild=rebuild, throttle=pace)
+
     for _ in range(_ATTEMPTS - 1):
         try:
-            return push(
-                lake, online, view, now=now, on_rows=on_rows, rebuild=finding.repair == "rebuild"
-            )
+            return attempt(rebuild=finding.repair == "rebuild")
         except ConflictError:
             continue  # somebody else repairs it too: what is sealed now counts
-    return push(lake, online, view, now=now, on_rows=on_rows)
+    return attempt(rebuild=False)
 
 
 def _examined(asked: _Asked, view: FeatureView) -> Finding | None:
@@ -271,8 +303,7 @@ def _examined(asked: _Asked, view: FeatureView) -> Finding | None:
     head = asked.memory.head(asked.lake, view)
     if head is None:
         return None
-    before = asked.memory.seen(view.name)
-    seen = before
+    seen = before = asked.memory.seen(view.name)
     worst: Suspicion | None = _UNREADABLE
     if sealed is not None:
         worst = judge(sealed, head, _ended(asked, head), before)
@@ -286,6 +317,10 @@ def _examined(asked: _Asked, view: FeatureView) -> Finding | None:
     if mark and (worst is None or worst.code == "behind"):
         worst = Suspicion("marked", mark.reason)
     if worst is None:
+        if sealed is not None and sealed.there:
+            kept = asked.kept.get(view.name)
+            if text := corrected(kept, asked.lake, view, head, sealed.seals, asked.at):
+                asked.facts[view.name] = text
         asked.memory.remember(view.name, replace(seen, pending="", since_us=0))
         return None
     state = f"{worst.code} {head.version} {sealed.progress if sealed else ''}"
@@ -304,11 +339,8 @@ def _evicted(asked: _Asked, view: FeatureView) -> list[str]:
     count = asked.servers.evicted - before.evicted
     if before.who != asked.servers.who or count <= 0:
         return []
-    warning = (
-        f"Since the last look at {view.name} the server has dropped {count} keys for lack of "
-        "memory. Set maxmemory-policy noeviction and give it more memory."
-    )
-    return [warning]
+    cause = f"Since the last look at {view.name} the server has dropped {count} keys for lack of"
+    return [f"{cause} memory. Set maxmemory-policy noeviction and give it more memory."]
 
 
 def _mark_of(text: str | None) -> _Mark | None:

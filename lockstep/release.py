@@ -59,6 +59,7 @@ def release_frame(
     note |= {"run_id": run_id, "verdicts": verdicts, "released": reason}
     proposal = Proposal(day, frame, details["content_hash"], note)
     (result,) = table.commit([proposal], now=now)
+    lake.keep_superseded(view, [day])
     entry = LedgerEntry(
         view=view.name,
         day=day,

@@ -1,19 +1,19 @@
 """What notebooks, the command line and Dagster's resources use: one project, opened."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
 from lockstep.catalog import Catalog, discover
 from lockstep.clock import utc_now
-from lockstep.errors import InputError, LockstepWarning
+from lockstep.errors import LockstepWarning
 from lockstep.ingest import held_days
 from lockstep.lake import Lake
 from lockstep.online import MissingPolicy, Vectors
@@ -23,14 +23,19 @@ from lockstep.push import Pushed, push
 from lockstep.reader import Reader
 from lockstep.serving.client import Client, url_of
 from lockstep.serving.entities import Entities
-from lockstep.serving.plan import Features, compile_plan
+from lockstep.serving.plan import Features
 from lockstep.sources import Readable
-from lockstep.status import code_versions
-from lockstep.stores.causes import answering
 from lockstep.stores.redis import OnlineStore
 from lockstep.throttle import Throttle
-from lockstep.time import parse_days, span, to_utc
-from lockstep.training import Joined, point_in_time
+from lockstep.time import parse_days
+from lockstep.training.leakage import Leakage, compare_modes
+from lockstep.training.manifest import Manifest, Mode
+from lockstep.training.order import Order, order
+from lockstep.training.pins import Pinned
+from lockstep.training.plan import Plan, Progress, build, plan_set
+from lockstep.training.reproduce import pinned_like
+from lockstep.training.spine import AnySpine
+from lockstep.training.training_set import TrainingSet
 from lockstep.view import FeatureView
 
 _PATIENCE = 5.0
@@ -146,13 +151,17 @@ class Store:
 
     def training_set(
         self,
-        spine: pl.DataFrame | pl.LazyFrame,
+        spine: AnySpine,
         features: Features,
         *,
+        mode: Mode = "event",
         timestamp: str = "event_timestamp",
         time_zone: str | None = None,
-        mode: Literal["event"] = "event",
-    ) -> pl.DataFrame:
+        name: str | None = None,
+        to: str | Path | None = None,
+        memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> TrainingSet:
         """Join features to a spine, each with the value that was valid at the row's timestamp.
 
         Every spine row comes back once, in its order, with all its columns and a column
@@ -160,57 +169,119 @@ class Store:
         `event_timestamp <= t <= event_timestamp + ttl`, ends included; else the cell is null.
 
         Args:
-            spine: Key columns, a timestamp, and anything else (labels).
+            spine: Key columns, a timestamp, and anything else (labels): a Polars frame or
+                LazyFrame, a pandas frame, an Arrow table, or the path of a .parquet or .csv file
+                or of a Delta table.
             features: A feature set (or its name), or a list of features or `view:feature`.
-            timestamp: The spine's instant column, UTC.
+            mode: "event": by event time, corrections included. "known": what the platform could
+                have answered at that instant.
+            timestamp: The spine's instant column; a date is the start of that day in the
+                partition zone.
             time_zone: Zone of a naive timestamp column; without it a naive one is refused.
-            mode: "event": by event time, corrections included.
+            name: Keep the set in the lake under this name, so that it can be rebuilt.
+            to: Write the set to this .parquet or .csv file, its manifest beside it.
+            memory: Bytes that the work may take; 60 % of what is free if not given. What is
+                larger is split by time and goes over the disk.
+            progress: Called with what is being done, how much of it is done, and how much there is.
 
         Raises:
             UnknownNameError: A view, feature or feature set does not exist.
-            InputError: A key column is missing or has another type, or the timestamp is naive.
+            InputError: A key column is missing or has another type, the timestamp is naive, or
+                the name is taken by another set.
+            StoreError: The lake does not answer, or the content of a day is gone.
 
         Warns:
-            LockstepWarning: The days of a view were built by different versions of its code.
+            LockstepWarning: The days of a view were built by different versions of its code, or
+                rows of the spine lie in the future. `TrainingSet.warnings` says more.
         """
-        if mode != "event":
-            raise InputError(f"mode is {mode!r}.", expected="'event'", effect="Nothing was joined.")
-        # The order that serving answers in: a model may know its columns by position.
-        names = compile_plan(self.catalog, features).features
-        frame = spine.collect() if isinstance(spine, pl.LazyFrame) else spine
-        instant = _instant(frame, timestamp, time_zone)
-        views = [
-            self._joined(self.catalog.view(view), of_view)
-            for view, of_view in self.catalog.features(names).items()
-        ]
-        self._warn_of_mixed_code(names)
-        with answering(f"The lake {self.lake.place.uri}"):
-            joined = point_in_time(frame.with_columns(instant), timestamp, views)
-        if timestamp in frame.columns:
-            joined = joined.with_columns(frame[timestamp])
-        return joined.select([*frame.columns, *names])
+        asked = self._order(spine, features, mode, timestamp, time_zone, name, to, memory)
+        _warn(asked.pinned.code_warnings)
+        found = build(self, asked, progress)
+        _warn(found.future)
+        return found
 
-    def _warn_of_mixed_code(self, features: Sequence[str]) -> None:
-        for name in self.catalog.features(features):
-            committed = self.committed(self.catalog.view(name))
-            versions = code_versions(committed, self.lake.latest_entries(name))
-            if len(versions) > 1:
-                days = "; ".join(f"{version}: {span(of)}" for version, of in versions.items())
-                warnings.warn(
-                    f"The days of {name} mix versions of its code ({days}). To make them one: "
-                    f"lockstep materialize {name} --days …",
-                    LockstepWarning,
-                    stacklevel=3,
-                )
+    def plan_training_set(
+        self,
+        spine: AnySpine,
+        features: Features,
+        *,
+        mode: Mode = "event",
+        timestamp: str = "event_timestamp",
+        time_zone: str | None = None,
+        name: str | None = None,
+        to: str | Path | None = None,
+        memory: int | None = None,
+        parts: int | None = None,
+        workers: int = 1,
+    ) -> Plan:
+        """Pin what `training_set` would read and split the spine, so that others join the parts.
 
-    def _joined(self, view: FeatureView, features: Sequence[str]) -> Joined:
-        table = self.lake.table(view)
-        rows = (
-            table.scan()
-            if table.exists()
-            else pl.LazyFrame(schema={**view.columns, "day": pl.Date})
+        See `lockstep.training.plan`. The arguments are those of `training_set`, and its errors.
+
+        Args:
+            memory: Bytes that the work may take; 60 % of what is free if not given.
+            parts: At least so many parts, up to 256.
+            workers: How many processes of this machine join parts at a time; they share the memory.
+        """
+        asked = self._order(spine, features, mode, timestamp, time_zone, name, to, memory, workers)
+        _warn(asked.pinned.code_warnings)
+        plan = plan_set(self, asked, parts)
+        _warn(plan.pinned.future)
+        return plan
+
+    def leakage(
+        self,
+        spine: AnySpine,
+        features: Features,
+        *,
+        timestamp: str = "event_timestamp",
+        time_zone: str | None = None,
+        like: Manifest | None = None,
+        memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> Leakage:
+        """Compare the two modes: which cells hold what nobody could know at their instant.
+
+        The other arguments are those of `training_set`, and its errors.
+
+        Args:
+            like: The manifest of a set of these features: both modes read the versions that it
+                pins, whatever was committed since. Without it they read the newest.
+        """
+        pinned = None
+        if like is not None:
+            pinned = pinned_like(self, like, features, timestamp=timestamp, time_zone=time_zone)
+        asked = self._order(
+            spine, features, "event", timestamp, time_zone, None, None, memory, like=pinned
         )
-        return Joined(view.name, view.contract.keys, features, rows, view.contract.ttl)
+        return compare_modes(self, asked, progress)
+
+    def _order(
+        self,
+        spine: AnySpine,
+        features: Features,
+        mode: Mode,
+        timestamp: str,
+        time_zone: str | None,
+        name: str | None,
+        to: str | Path | None,
+        memory: int | None,
+        workers: int = 1,
+        like: Pinned | None = None,
+    ) -> Order:
+        return order(
+            self,
+            spine,
+            features,
+            mode=mode,
+            timestamp=timestamp,
+            time_zone=time_zone,
+            name=name,
+            to=to,
+            memory=memory,
+            workers=workers,
+            like=like,
+        )
 
     def parity(self, *names: str) -> list[Parity]:
         """Compare online with offline for every entity of the named views.
@@ -266,14 +337,9 @@ class Store:
         return {} if head is None else head.days
 
 
-def _instant(frame: pl.DataFrame, timestamp: str, time_zone: str | None) -> list[pl.Expr]:
-    """Convert a spine's timestamp to UTC microseconds, where that loses nothing."""
-    dtype = frame.schema.get(timestamp)
-    if not isinstance(dtype, pl.Datetime):
-        return []
-    if dtype.time_zone is None:
-        return [] if time_zone is None else [to_utc(timestamp, time_zone).dt.cast_time_unit("us")]
-    return [pl.col(timestamp).dt.convert_time_zone("UTC").dt.cast_time_unit("us")]
+def _warn(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        warnings.warn(sentence, LockstepWarning, stacklevel=3)
 
 
 def open_store(folder: str | Path | None = None) -> Store:

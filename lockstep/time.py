@@ -34,8 +34,18 @@ def zone_named(name: str) -> ZoneInfo:
 
 
 def day_start(day: date, zone: ZoneInfo) -> datetime:
-    """Return the first instant of `day`, in UTC, also where midnight does not exist."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+    """Return the first instant of `day`, in UTC, also where midnight does not exist.
+
+    Raises:
+        InputError: It lies before year 1 in UTC, so that no datetime can hold it.
+    """
+    civil = datetime(day.year, day.month, day.day, tzinfo=zone)
+    if day == date.min:  # the day before is none, and no clock jumped
+        offset = civil.utcoffset() or timedelta()
+        if offset > timedelta():
+            raise InputError(f"The day {day} begins before year 1 in UTC.", expected="a later day")
+        return civil.replace(tzinfo=UTC) - offset
+    midnight = civil.astimezone(UTC)
     before = midnight - timedelta(microseconds=1)
     while before.astimezone(zone).date() >= day:  # clocks jumped over midnight
         before, midnight = _earlier(before, day, zone)

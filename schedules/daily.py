@@ -14,7 +14,9 @@ from lockstep.view import FeatureView
 WORLD_EVERY = "*/10 * * * *"
 
 
-def daily_job(views: Sequence[FeatureView] = ()) -> UnresolvedAssetJobDefinition:
+def daily_job(
+    views: Sequence[FeatureView] = (), without: Sequence[dg.AssetKey] = ()
+) -> UnresolvedAssetJobDefinition:
     """Return the job that ingests, computes, audits, commits and pushes one day or a range.
 
     Without the checks on the state of the world: they have no partitions, and a run that has some
@@ -22,10 +24,13 @@ def daily_job(views: Sequence[FeatureView] = ()) -> UnresolvedAssetJobDefinition
 
     Args:
         views: The views that have such checks.
+        without: Assets that are no days, such as training sets: their partitions are requests.
     """
     return dg.define_asset_job(
         "daily",
-        selection=dg.AssetSelection.all() - dg.AssetSelection.checks(*_world(views)),
+        selection=dg.AssetSelection.all()
+        - dg.AssetSelection.assets(*without)
+        - dg.AssetSelection.checks(*_world(views)),
         description="Ingest, compute, audit, commit and push; one day, or a range in one run.",
     )
 

@@ -13,6 +13,7 @@ from lockstep.errors import OnlineError
 from lockstep.last_look import Memory
 from lockstep.reconcile import Finding, Look, Repaired, look, mark, reconcile
 from lockstep.store import Store
+from lockstep.throttle import paced
 from lockstep.time import micros
 from lockstep.view import FeatureView
 from resources.store import StoreResource
@@ -57,7 +58,13 @@ def reconcile_job(views: Sequence[FeatureView]) -> dg.JobDefinition:
         chosen = [by_name[name] for name in config.views or ()] or list(by_name.values())
         memory = Memory.of_store(store.project.state, store.online_store)
         seen, repaired = reconcile(
-            store.lake, store.online_store, chosen, now=store.now, memory=memory, patient=False
+            store.lake,
+            store.online_store,
+            chosen,
+            now=store.now,
+            memory=memory,
+            patient=False,
+            throttle=paced,
         )
         for sentence in seen.notes:
             context.log.warning(sentence)

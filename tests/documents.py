@@ -11,8 +11,11 @@ CONTEXT = ROOT / "CONTEXT.md"
 ADRS = ROOT / "docs" / "adr"
 MEASURED = ROOT / "docs" / "benchmarks.md"
 """Numbers only."""
-FOR_OPERATORS = {ROOT / "docs" / "how-to-reconcile.md", ROOT / "docs" / "how-to-redis.md"}
-"""Shell and configuration only; `test_redis_conf.py` runs them."""
+FOR_OPERATORS = {
+    ROOT / "docs" / f"how-to-{page}.md"
+    for page in ("dagster-ui", "forget", "gc", "reconcile", "redis")
+}
+"""Shell and configuration only; a test of their own runs what is in them."""
 SCRIPTS = [README, *sorted({*(ROOT / "docs").glob("*.md")} - {MEASURED} - FOR_OPERATORS)]
 """Pages whose Python runs."""
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

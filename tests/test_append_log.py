@@ -9,7 +9,7 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 
 from lockstep.errors import ConfigError, ContractChangedError, InputError, StoreError
-from lockstep.stores import delta
+from lockstep.stores import tables
 from lockstep.stores.append_log import AppendLog
 from tests.day_tables import DAY, in_threads
 from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
@@ -106,15 +106,15 @@ def test_an_append_that_arrived_but_was_reported_as_failed_is_there_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     log = AppendLog(str(tmp_path / "ledger"), LOG)
-    real = delta.write_deltalake
+    real = tables.write_deltalake
 
     def arrives_but_fails(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(delta, "write_deltalake", real)
+        monkeypatch.setattr(tables, "write_deltalake", real)
         real(*args, **kwargs)
         log.append(entries("somebody else"))
         raise error
 
-    monkeypatch.setattr(delta, "write_deltalake", arrives_but_fails)
+    monkeypatch.setattr(tables, "write_deltalake", arrives_but_fails)
 
     log.append(entries("mine"))
 
@@ -129,7 +129,7 @@ def test_an_append_that_did_not_arrive_is_reported(
     def fails(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(delta, "write_deltalake", fails)
+    monkeypatch.setattr(tables, "write_deltalake", fails)
 
     with pytest.raises(StoreError, match="No space left"):
         log.append(entries("mine"))

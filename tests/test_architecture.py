@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "tools": set(),
 }
 ONLY_IMPORTERS = {
-    "deltalake": {"lockstep/stores/delta.py"},
+    "deltalake": {"lockstep/stores/delta.py", "lockstep/stores/tables.py"},
     "redis": {
         "lockstep/stores/link.py",
         "lockstep/stores/pushing.py",
@@ -52,7 +52,10 @@ ONLY_IMPORTERS = {
     },
 }
 # They know frames and declarations, not where anything is stored.
-PURE = ("schema", "view", "time", "profile", "quality", "training", "codec", "errors")
+PURE = (
+    *("schema", "view", "time", "profile", "quality", "codec", "errors"),
+    *("training.timeline", "training.pit", "training.pit_keys", "training.pit_gather"),
+)
 
 NEVER_IMPORTED = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 NEVER_CALLED = {

@@ -366,7 +366,7 @@ def test_hostile_strings_as_keys_are_exact_offline_and_online(
     spine = pl.DataFrame({"shop_id": HOSTILE, "at": [made.clock.now] * len(HOSTILE)})
 
     served = made.store.online(["shops:amount"], [*keys, {"shop_id": "a"}])
-    joined = made.store.training_set(spine, ["shops:amount"], timestamp="at")
+    joined = made.store.training_set(spine, ["shops:amount"], timestamp="at").frame
 
     expected = [float(n) for n in range(len(HOSTILE))]
     assert [*expected, None] == [row[0] for row in served.values]

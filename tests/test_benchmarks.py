@@ -10,9 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from benchmarks.online import data, document, http_load_worker, report, timing, type_cases
+from benchmarks import timing
+from benchmarks.online import data, document, http_load_worker, report, type_cases
 from benchmarks.online.__main__ import PARTS, main
 from benchmarks.online.polars_types import TYPES, case_frame
+from benchmarks.page import PAGE
+from benchmarks.table import as_json, table
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def test_memory_is_asked_of_every_entity_that_is_read(found: dict[str, Any]) -> 
     memory = found["results"]["memory"]["lockstep"]
 
     assert found["sizes"]["read"] == memory["entities"]
-    assert 3 * 33 < memory["bytes_per_entity"] < 1000
+    assert 3 * 16 < memory["bytes_per_entity"] < 1000
 
 
 def test_every_type_case_comes_back_exactly_over_http(found: dict[str, Any]) -> None:
@@ -106,11 +109,11 @@ def test_every_type_case_comes_back_exactly_over_http(found: dict[str, Any]) -> 
 
 def test_the_table_has_a_line_per_measurement(found: dict[str, Any]) -> None:
     rows = report.rows_of(found["results"])
-    table = report.table(rows).splitlines()
+    lines = table(rows).splitlines()
 
-    assert len(rows) + 2 == len(table)
+    assert len(rows) + 2 == len(lines)
     assert {"push from Delta", "in-process fetch, 1", "memory per entity"} < {r.what for r in rows}
-    assert found["rows"] == report.as_json(rows)
+    assert found["rows"] == as_json(rows)
 
 
 def test_rows_are_the_same_in_every_run_and_have_the_declared_types() -> None:
@@ -179,5 +182,5 @@ def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str], tmp_path
 def test_the_page_shows_the_table_of_the_results_file() -> None:
     found = json.loads(document.RESULTS.read_text(encoding="utf-8"))
 
-    assert document.block(found) == document.split(document.PAGE.read_text(encoding="utf-8"))[1]
+    assert document.block(found) == document.SECTION.split(PAGE.read_text(encoding="utf-8"))[1]
     assert not found["quick"]

@@ -153,6 +153,12 @@ def test_the_group_of_an_entity_shows_its_views_and_what_they_read(
     look(page, address, path, "recency", "recency_online", "shopping_hours")
 
 
+def test_training_sets_stand_below_the_views(page: Page, address: str) -> None:
+    path = "/assets/training_sets?view=lineage&lineageScope=upstream&lineageDepth=1"
+
+    look(page, address, path, "training", "txn_7d", "promotions")
+
+
 def test_a_view_shows_its_promise_and_its_numbers(page: Page, address: str) -> None:
     texts = ("What a household spent in the trailing seven days, as of the end of the day.",)
 

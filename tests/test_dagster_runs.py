@@ -208,6 +208,9 @@ def test_a_day_shows_its_numbers_and_a_preview_without_pii(made: DagsterWorld) -
     assert isinstance(shown["fill_rate:events_3d"], float)
     assert shown["reused_commit"] is False
     assert "amount_3d" in shown["preview"]
+    assert {MASK} == {
+        line.split(" | ")[0].strip("| ") for line in shown["preview"].splitlines()[2:]
+    }
     assert MASK in profile[str(D2)]["preview"]
     assert not [day for day, found in profile.items() if "NZ" in str(found)]
 
@@ -385,7 +388,7 @@ def test_a_broken_view_file_is_shown_and_hides_no_other(
     graph = definitions.load(tmp_path).resolve_asset_graph()
 
     names = {key.path[-1] for key in graph.get_all_asset_keys()}
-    assert {"folk", "aged", "aged_online", "torn"} == names
+    assert {"folk", "aged", "aged_online", "torn", "training_sets"} == names
     torn = graph.get(dg.AssetKey("torn"))
     assert "broken" == torn.group_name
     assert not torn.is_executable

@@ -106,7 +106,7 @@ def test_five_spine_rows_in_five_out_in_order_with_duplicates_and_out_of_window(
     at = [instant(D[4], 9), instant(D[0], 9), instant(D[4], 9), instant(D[7], 9), instant(D[3])]
     spine = pl.DataFrame({"user_id": [1, 1, 1, 1, 9], "at": at, "label": [1, 0, 1, 0, 1]})
 
-    found = made.store.training_set(spine, [SPEND], timestamp="at")
+    found = made.store.training_set(spine, [SPEND], timestamp="at").frame
 
     assert spine.rows() == found.select(spine.columns).rows()
     assert [10.0, None, 10.0, None, None] == found[SPEND].to_list()

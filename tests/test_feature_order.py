@@ -15,7 +15,7 @@ def test_columns_come_in_the_asked_order_even_where_views_alternate(
     made = world(tmp_path, redis_url=redis_url)
     spine = pl.DataFrame({"label": [1], "user_id": [1], "at": [instant(START, 12)]})
 
-    trained = made.store.training_set(spine, iter(ASKED), timestamp="at")
+    trained = made.store.training_set(spine, iter(ASKED), timestamp="at").frame
     served = made.store.online(iter(ASKED), [{"user_id": 1}])
 
     assert trained.columns == ["label", "user_id", "at", *ASKED]

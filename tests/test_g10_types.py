@@ -139,7 +139,7 @@ def test_every_type_arrives_everywhere_exactly_as_it_left(typed: World, name: st
 
     bronze = typed.store.lake.table(EVERYTHING).read_day(START).sort("user_id")
     offline = typed.rows(typed.store.views["all_types"], START)
-    joined = typed.store.training_set(spine, [feature], timestamp="at")
+    joined = typed.store.training_set(spine, [feature], timestamp="at").frame
     served = typed.store.online([feature], users)
 
     assert expected == [words(value) for value in bronze[name].to_list()]

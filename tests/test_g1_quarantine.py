@@ -14,6 +14,9 @@ from lockstep.outcome import DayOutcome
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.release import release_frame
 from tests.scenario import EVENTS, START, USER, World, catalog_of, event, instant, world
+from tests.training_world import FUTURE
+
+pytestmark = pytest.mark.filterwarnings(FUTURE)
 
 D1, D2, D3, D4, D5 = (START + timedelta(days=n) for n in range(5))
 BAD = -1000.0
@@ -104,7 +107,7 @@ def check_the_bad_value_is_nowhere(made: World) -> None:
     spine = pl.DataFrame(
         {"user_id": [1] * 16, "at": [instant(D3) + timedelta(hours=6 * n) for n in range(16)]}
     )
-    joined = made.store.training_set(spine, ["daily:amount"], timestamp="at")
+    joined = made.store.training_set(spine, ["daily:amount"], timestamp="at").frame
     assert [None] * 16 == joined["daily:amount"].to_list()
     served = made.store.online(["daily:amount"], [{"user_id": 1}, {"user_id": 2}])
     pushed = "daily" not in served.not_ready

@@ -10,7 +10,11 @@ import pytest
 
 from lockstep.codec import without_version
 from lockstep.crash import CRASH_POINTS
+from lockstep.hashing import content_hash
 from lockstep.quarantine import Quarantine
+from lockstep.stores.delta import DayTable
+from lockstep.stores.sibling import sibling_of
+from lockstep.superseded import superseded
 from lockstep.time import decode_revisions
 from tests import crash_story
 from tests.crash_story import (
@@ -32,6 +36,7 @@ KILLS = [
     ("quarantining", 3),
     ("committed", 1),  # bronze
     ("committed", 3),
+    ("kept", 2),
     ("recorded", 5),
     ("mid_push", 1),
     ("pushed", 2),
@@ -101,7 +106,18 @@ def check_end_state(made: World, model: Model) -> None:
         profiles = made.store.lake.profiles(name, revisions)
         assert revisions.keys() == head.days.keys() == profiles.keys()
         assert revisions.keys() == made.store.lake.latest_entries(name).keys()
+        check_superseded_rows_are_kept(made.store.lake.table(view))
     assert [True] * 3 == [parity.holds for parity in made.store.parity()]
+
+
+def check_superseded_rows_are_kept(table: DayTable) -> None:
+    """Every revision that was replaced is in the sibling, bit for bit."""
+    history = table.history()
+    for record in superseded(history):
+        kept = sibling_of(table.place, table.name, history.table_of(record))
+        frame = kept.read(record.day, record.revision, list(table.columns))
+        assert frame is not None
+        assert record.content_hash == content_hash(frame)
 
 
 def check_every_day_is_old_or_new(

@@ -4,24 +4,21 @@ Each mutation replaces a piece of one function's source. That the push function 
 versions, gaps and moved seals is shown the same way in `test_push_protocol.py`.
 """
 
-import inspect
-import textwrap
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import pytest
 
-from lockstep import compute, materialize, project, push_rows, release, time, training
+from lockstep import compute, materialize, project, push_rows, release, time
 from lockstep.serving import decoding
 from lockstep.stores import committing
 from tests import test_feast_stories, test_g1_quarantine, test_slice, test_time
 from tests import test_g4_reruns as g4
-from tests import test_g7_point_in_time as g7
 from tests import test_g8_parity as g8
 from tests import test_g10_types as g10
+from tests.mutating import mutate
 from tests.scenario import world
 
 Check = Callable[[Path, str], Any]
@@ -75,30 +72,6 @@ def both_bounds_count() -> None:
 
 
 MUTATIONS: dict[str, tuple[Any, str, str, Check]] = {
-    "the join trusts the order of rows": (
-        training._as_of_columns,
-        "        .sort(_FROM)\n",
-        "",
-        without_redis(g7.check_unsorted_rows_leak_nothing),
-    ),
-    "the join takes the first of equal rows": (
-        training._as_of_columns,
-        'keep="last"',
-        'keep="first"',
-        without_redis(g7.check_of_equal_rows_the_last_counts),
-    ),
-    "the join takes the end of the ttl as outside": (
-        training._as_of_columns,
-        "pl.col(_AT) <= pl.col(_FROM) + view.ttl",
-        "pl.col(_AT) < pl.col(_FROM) + view.ttl",
-        without_redis(g7.check_both_ends_of_the_ttl_are_inside),
-    ),
-    "the join forgets the ttl": (
-        training._as_of_columns,
-        "if view.ttl is not None:",
-        "if False:",
-        without_redis(g7.check_both_ends_of_the_ttl_are_inside),
-    ),
     "parity takes the end of the ttl as outside": (
         time.is_valid,
         "at <= event_timestamp + ttl",
@@ -185,8 +158,8 @@ MUTATIONS: dict[str, tuple[Any, str, str, Check]] = {
     ),
     "who was in an older revision only is forgotten": (
         push_rows.RowsToPush._affected_keys,
-        "if self.changed[day] <= revision < head.days[day].revision:",
-        "if False:",
+        "if self.changed[day] <= revision < head.days[day].revision",
+        "if False",
         on_a_history(g8.SEALED_BEYOND_WHAT_WAS_PUSHED),
     ),
     "the row of the day wins over a later one": (
@@ -202,17 +175,6 @@ MUTATIONS: dict[str, tuple[Any, str, str, Check]] = {
         on_a_history(g8.NOT_ENDED),
     ),
 }
-
-
-def mutate(patch: pytest.MonkeyPatch, function: FunctionType, old: str, new: str) -> None:
-    """Give a function, wherever it was imported to, the code of its changed source."""
-    source = textwrap.dedent(inspect.getsource(function))
-    old = old if old in source else textwrap.dedent(old)
-    assert 1 == source.count(old), f"{function.__qualname__} has changed: correct the mutation"
-    found: dict[str, Any] = {}
-    changed = compile(source.replace(old, new), f"<mutated {function.__name__}>", "exec")
-    exec(changed, dict(function.__globals__), found)  # noqa: S102 - the point of the test
-    patch.setattr(function, "__code__", found[function.__name__].__code__)
 
 
 @pytest.mark.parametrize("name", list(MUTATIONS))

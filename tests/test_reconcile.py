@@ -9,6 +9,7 @@ import random
 import textwrap
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from lockstep.layout import Seal
 from lockstep.sampling import DEEP_LOSS, LOSS, MISS, WHOLE, compare, draw, settled_days, share
 from lockstep.stores.day_index import DayRecord, Head
 from lockstep.stores.delta import DayTable
+from lockstep.throttle import Throttle
 from lockstep.time import encode_revisions
 from tests.lost_redis import LAST, Lost, commit_wide, lost, lost_wide, restate
 from tests.scenario import START, instant
@@ -367,7 +369,7 @@ def test_a_row_of_a_version_that_delta_lacks_is_wrong_though_its_content_is_righ
     name = found.names("wide")[0]
     with found.raw() as client:
         value = bytearray(client.hget(name, "wide"))
-        value[8] += 1
+        value[3] += 1
         client.hset(name, "wide", bytes(value))
     online = found.made.store.online_store
 
@@ -379,6 +381,35 @@ def test_a_row_of_a_version_that_delta_lacks_is_wrong_though_its_content_is_righ
     assert {} == after_a_commit
 
 
+def test_a_repair_is_paced_as_a_push_is(tmp_path: Path, redis_url: str) -> None:
+    found = lost(tmp_path, redis_url)
+    with found.raw() as client:
+        client.hdel(found.names("profile")[0], "profile")
+    clock = StillClock()
+    made: list[Throttle] = []
+
+    def throttle() -> Throttle:
+        made.append(Throttle(clock, clock.sleep, start_rate=100, most=100))
+        return made[-1]
+
+    store = found.made.store
+    _, repaired = reconcile.reconcile(
+        store.lake,
+        store.online_store,
+        found.views,
+        now=found.made.clock,
+        memory=found.memory,
+        throttle=throttle,
+    )
+
+    (done,) = repaired
+    assert done.holds
+    assert done.pushed
+    assert done.pushed.receipt.written == 40
+    assert [each.waited for each in made] == [pytest.approx(0.4)]
+    assert clock.now == pytest.approx(0.4)
+
+
 def mutated(function: Any, old: str, new: str) -> Any:
     """The function with a piece of its source replaced."""
     source = textwrap.dedent(inspect.getsource(function))
@@ -386,6 +417,19 @@ def mutated(function: Any, old: str, new: str) -> Any:
     space = dict(function.__globals__)
     exec(source.replace(old, new), space)  # noqa: S102
     return space[function.__name__]
+
+
+@dataclass
+class StillClock:
+    """Time that only passes when somebody sleeps."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def lose_a_row(found: Lost) -> None:

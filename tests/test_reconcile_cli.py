@@ -108,3 +108,18 @@ def test_watching_repairs_what_is_lost_until_it_is_interrupted(
     assert {"lost"} == {each["code"] for each in later["findings"]}
     assert all(each["holds"] for each in later["repaired"])
     lockstep("parity", "orders_1d", "contact")  # the child's clock is the real one: no ttl
+
+
+def test_readers_of_other_views_are_spared_while_it_repairs(
+    lost: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lockstep import throttle
+
+    made: list[throttle.Throttle] = []
+    real = throttle.paced
+    monkeypatch.setattr(throttle, "paced", lambda: made.append(real()) or made[-1])
+
+    lockstep("reconcile")
+
+    (paced,) = made
+    assert paced.limit is not None, "what a reader waits was never asked"

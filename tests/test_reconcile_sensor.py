@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from lockstep.reconcile import Finding, Look
+from lockstep.throttle import Throttle
 from lockstep.time import as_of
 from schedules.reconcile import FOUND, INCIDENT, attempt_after, run_requests
 from tests.dagster_world import (
@@ -118,6 +119,24 @@ def test_the_run_shows_findings_and_parity(made: DagsterWorld) -> None:
     assert "pace: lost, profile: lost, spend_3d: lost" == ", ".join(
         sorted(request.tags[FOUND].split(", "))
     )
+
+
+def test_the_run_spares_readers_of_other_views(
+    made: DagsterWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from schedules import reconcile
+
+    throttles: list[Throttle] = []
+    real = reconcile.paced
+    monkeypatch.setattr(reconcile, "paced", lambda: throttles.append(real()) or throttles[-1])
+    push_all(made)
+    tick(made)
+    lose(made)
+    (request,) = tick(made).run_requests or []
+
+    assert run(made, request).success
+    assert 3 == len(throttles)
+    assert all(each.limit is not None for each in throttles)
 
 
 def test_a_cursor_that_slips_back_asks_for_the_same_run_and_loses_none(

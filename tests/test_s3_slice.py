@@ -117,7 +117,7 @@ def test_vectors_and_training_sets_are_those_of_a_local_folder(both: Both) -> No
     )
 
     vectors = both.each(lambda world: world.store.online(WANTED, [{"user_id": 2}, {"user_id": 3}]))
-    sets = both.each(lambda world: world.store.training_set(spine, WANTED, timestamp="at"))
+    sets = both.each(lambda world: world.store.training_set(spine, WANTED, timestamp="at").frame)
 
     assert vectors[0].values == vectors[1].values == [[12.0, 3, None, 4.0], [None] * 4]
     assert vectors[0].statuses == vectors[1].statuses

@@ -8,10 +8,12 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lockstep.catalog import discover
 from lockstep.errors import ConfigError
 from lockstep.project import find_project
+from lockstep.serving.served_log import SOURCE
 from lockstep.serving.settings import ServingSettings
 from tests.documents import blocks
 from tests.serving_world import Running, new_namespace, running
@@ -110,3 +112,43 @@ def test_alert_rules_name_only_metrics_that_are_there(served: Running) -> None:
     there = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
     assert named
     assert {name.removesuffix("_bucket") for name in named} <= there
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        'up{job="lockstep"} == 0',
+        "min(lockstep_ready) == 0",
+        "absent(feature_freshness_seconds)",
+        "rate(lockstep_served_log_dropped_total[5m])",
+    ],
+)
+def test_an_outage_is_an_alert_also_without_traffic(asked: str) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "serve" / "alerts.yaml").read_text("utf-8"))
+    rules = document["groups"][0]["rules"]
+
+    assert 1 == sum(asked in rule["expr"] for rule in rules)
+    assert len(rules) == len({rule["alert"] for rule in rules})
+    assert all({"alert", "expr", "annotations"} <= rule.keys() for rule in rules)
+
+
+def test_the_unit_says_what_the_served_log_needs() -> None:
+    unit = (ROOT / "deploy" / "serve" / "lockstep-serve.service").read_text("utf-8")
+
+    assert "ProtectSystem=strict" in unit
+    assert re.search(rf"^#ReadWritePaths=/srv/lockstep/\S+/landing/{SOURCE}$", unit, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "So let the balancer ask `/healthz`",
+        "A row from the future of the service's clock counts as `expired`",
+        "`feature_hit_rate` is since the process started",
+        "rate(feature_cells_total{",
+        "the key of the entity stands there as it is",
+        "except nullable ones by name",
+    ],
+)
+def test_what_an_operator_must_know_is_said(said: str) -> None:
+    assert said in " ".join(PAGE.read_text("utf-8").split())

@@ -1,6 +1,7 @@
 """What the service refuses: too much, too deep, too slow, and everything that is no feature."""
 
 import ast
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -144,6 +145,29 @@ def test_a_body_without_a_declared_length_is_cut_off_at_the_limit(served: Runnin
         answer = received(connection)
 
     assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("path", ["/v1/features", "/get-online-features"])
+def test_a_packed_body_is_415_and_says_what_cannot_be_read(served: Running, path: str) -> None:
+    asked = {"features": ["spend:amount"], "entities": {"user_id": [1]}}
+    packed = gzip.compress(json.dumps(asked).encode())
+
+    refused = served.call("POST", path, packed, {**JSON, "Content-Encoding": "gzip"})
+    plain = served.post(path, asked, **{"Content-Encoding": "Identity"})
+
+    assert (415, "UnsupportedTypeError") == (refused.status, refused.error)
+    assert "Content-Encoding 'gzip'" in refused.json["error"]["message"]
+    assert "identity" == refused.headers["accept-encoding"]
+    assert 200 == plain.status
+
+
+def test_half_a_surrogate_pair_is_named(served: Running) -> None:
+    body = b'{"feature_set": "shops_v1", "entities": {"country": ["\\ud800"], "shop": ["a"]}}'
+
+    answer = served.call("POST", "/v1/features", body, JSON)
+
+    assert 400 == answer.status
+    assert "half of a surrogate pair" in answer.json["error"]["message"]
 
 
 def deep(depth: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,39 @@ def test_what_has_no_room_is_dropped_and_counted(tmp_path: Path) -> None:
         return log.written, log.dropped
 
     assert (10, 10) == asyncio.run(run())
+
+
+def test_whatever_goes_wrong_costs_what_was_to_be_written_and_not_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = compile_plan(make_catalog(), "spending_v1")
+    failing = True
+
+    def place() -> Any:
+        if failing:
+            message = "No space left on device"
+            raise OSError(message)
+        return open_place(str(tmp_path / "landing"))
+
+    async def run() -> tuple[int, int]:
+        nonlocal failing
+        log = ServedLog(place, 1.0, 0.01)
+        log.start()
+        log.add(plan, vectors_of(plan), "a" * 32)
+        while not log.dropped:  # noqa: ASYNC110 - nothing tells of it but the number
+            await asyncio.sleep(0)
+        unfit = replace(vectors_of(plan), event_us={})
+        log.add(plan, unfit, "b" * 32)
+        while log.dropped == 10:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        failing = False
+        log.add(plan, vectors_of(plan), "c" * 32)
+        await log.close()
+        return log.written, log.dropped
+
+    assert (10, 20) == asyncio.run(run())
+    assert "No space left on device" in caplog.text
+    assert "could not be made into rows" in caplog.text
 
 
 def vectors_of(plan: Plan) -> Vectors:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +19,8 @@ from tests.serving_world import (
     make_catalog,
     new_namespace,
     push_all,
+    raw_connection,
+    received,
     running,
 )
 
@@ -107,6 +110,62 @@ def test_the_numbers_of_the_last_push_are_told(served: Running) -> None:
     assert 0.25 == value(samples, "feature_new_entity_rate", view="spend")
     assert 7 * 3600 == value(samples, "feature_seal_lag_seconds", view="spend")
     assert ("feature_psi", frozenset({("feature", "spend:visits")})) not in samples
+
+
+def test_time_counts_from_when_a_request_is_complete(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller may take its time over the body: that is not the service's."""
+    seconds = [0.0]
+    monkeypatch.setattr("lockstep.serving.app.perf_counter", lambda: seconds[0])
+    body = b'{"feature_set": "spending_v1", "entities": {"user_id": [1]}}'
+    with raw_connection(served.port) as connection:
+        connection.sendall(b"POST /v1/features HTTP/1.1\r\nConnection: close\r\n")
+        connection.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body[:10]))
+        while not served.server.server_state.tasks:
+            pass
+        served.get("/healthz")  # by its answer, what came before has been begun
+        seconds[0] = 100.0
+        connection.sendall(body[10:])
+        answer = received(connection)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert 0 == value(scraped(served), "feature_fetch_seconds_sum")
+    assert 1 == value(scraped(served), "feature_fetch_seconds_count")
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"day_end_us": "soon", "new_entity_rate": [1], "psi": "high", "fill_rate": {"visits": {}}},
+        {"day_end_us": {}, "new_entity_rate": True, "psi": 3, "fill_rate": {"visits": "1"}},
+        {"day_end_us": 10**400, "new_entity_rate": 10**400, "psi": [], "fill_rate": {"visits": ""}},
+    ],
+)
+def test_a_fact_that_is_no_number_is_left_out_and_no_other(
+    served: Running, redis_url: str, damaged: dict[str, Any]
+) -> None:
+    whole = {"fill_rate": {**FACTS["fill_rate"], **damaged["fill_rate"]}}  # type: ignore[dict-item]
+    store = OnlineStore(redis_url, namespace=served.namespace)
+    store.note("facts", "spend", json.dumps({**FACTS, **damaged, **whole}))
+    store.note("facts", "contact", "[" * 100_000)
+    store.note("facts", "shops", json.dumps(FACTS))
+    store.close()
+    while ("feature_seal_lag_seconds", frozenset({("view", "shops")})) not in scraped(served):
+        pass
+
+    samples = scraped(served)
+
+    assert 0.98 == value(samples, "feature_fill_rate", feature="spend:amount")
+    assert 8 * 3600 == value(samples, "feature_freshness_seconds", feature="spend:amount")
+    assert 0.25 == value(samples, "feature_new_entity_rate", view="shops")
+    for name, label in [
+        *(("feature_fill_rate", "spend:visits"), ("feature_psi", "spend:amount")),
+        ("feature_freshness_seconds", "contact:city"),
+    ]:
+        assert (name, frozenset({("feature", label)})) not in samples
+    for name in ("feature_seal_lag_seconds", "feature_new_entity_rate"):
+        assert (name, frozenset({("view", "spend")})) not in samples
 
 
 def test_cells_are_counted_by_status_and_hits_by_view(served: Running) -> None:

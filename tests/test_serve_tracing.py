@@ -3,15 +3,20 @@
 import gzip
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
 from lockstep.errors import ConfigError
 from lockstep.serving.tracing import Tracing, given_id, tracing_from
-from tests.serving_world import Running, make_catalog, new_namespace, push_all, running
+from tests.serving_world import Clock, Running, make_catalog, new_namespace, push_all, running
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -134,6 +139,52 @@ def collector() -> Iterator[Collector]:
         thread.start()
         yield made
         made.shutdown()
+
+
+def test_a_request_that_fails_is_logged_counted_answered_and_its_span_ended(
+    redis_url: str, namespace: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    clock = FailingClock()
+    asked = {"features": ["spend:amount"], "entities": {"user_id": [1]}}
+    with running(redis_url, namespace, tmp_path, now=clock, tracing=Tracing(provider)) as served:
+        clock.fails = True
+        answer = served.post("/v1/features", asked, traceparent=PARENT)
+        scrape = served.get("/metrics")
+        clock.fails = False
+        again = served.post("/v1/features", asked)
+        counted = served.get("/metrics").body.decode()
+
+    assert (500, "InternalError") == (answer.status, answer.error)
+    assert (500, "InternalError") == (scrape.status, scrape.error)
+    assert TRACE == answer.json["trace_id"] == answer.headers["x-trace-id"]
+    assert "application/json" == answer.headers["content-type"]
+    assert b"what time" not in answer.body
+    assert 200 == again.status
+    for route in ("/v1/features", "/metrics"):
+        assert f'lockstep_requests_total{{route="{route}",status="500"}} 1.0' in counted
+    failed, fine = (span for span in spans.get_finished_spans() if span.name == "fetch")
+    assert (500, StatusCode.ERROR) == (
+        (failed.attributes or {})["http.response.status_code"],
+        failed.status.status_code,
+    )
+    assert 200 == (fine.attributes or {})["http.response.status_code"]
+    assert f"A request to /v1/features failed; its trace id is {TRACE}." in caplog.text
+    assert "what time" in caplog.text
+
+
+class FailingClock(Clock):
+    """A clock that may fail."""
+
+    fails = False
+
+    def __call__(self) -> datetime:
+        if self.fails:
+            message = "Nobody knows what time it is."
+            raise RuntimeError(message)
+        return super().__call__()
 
 
 def traced(redis_url: str, namespace: str, folder: Path, tracing: Tracing) -> None:

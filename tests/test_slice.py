@@ -101,7 +101,7 @@ def test_a_training_set_keeps_every_row_and_its_order(built: World) -> None:
         schema_overrides={"at": pl.Datetime("us", "UTC")},
     )
 
-    found = built.store.training_set(spine, ["spend_3d:amount_3d"], timestamp="at")
+    found = built.store.training_set(spine, ["spend_3d:amount_3d"], timestamp="at").frame
 
     assert spine.rows() == found.select(spine.columns).rows()
     assert [9.0, 10.0, 6.0, None, 9.0] == found["spend_3d:amount_3d"].to_list()

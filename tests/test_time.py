@@ -275,3 +275,10 @@ def test_an_unknown_zone_is_named(name: str) -> None:
         f"Time zone {name!r} is not known. Expected a name of the IANA database, e.g. "
         "'America/New_York' or 'UTC'. Correct it; on a system without zone data, install tzdata."
     )
+
+
+def test_the_first_day_of_the_calendar_has_a_start_unless_it_lies_before_it() -> None:
+    assert datetime(1, 1, 1, tzinfo=UTC) == day_start(date.min, ZoneInfo("UTC"))
+    assert date.min == day_start(date.min, ZoneInfo("America/New_York")).date()
+    with pytest.raises(InputError, match="begins before year 1"):
+        day_start(date.min, ZoneInfo("Asia/Tokyo"))

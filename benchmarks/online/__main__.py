@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmarks.feast_environment import install_feast
+from benchmarks.machine import machine
 from benchmarks.online import (
     document,
     measure_fetch,
@@ -23,11 +25,12 @@ from benchmarks.online import (
     measure_types,
     report,
 )
-from benchmarks.online.bench import QUICK, Bench, Sizes, install_feast
+from benchmarks.online.bench import QUICK, Bench, Sizes
 from benchmarks.online.data import SEED
-from benchmarks.online.machine import machine
 from benchmarks.online.read_views import ReadViews
+from benchmarks.table import as_json, table
 
+PACKAGES = ("polars", "deltalake", "redis", "hiredis", "msgspec", "uvloop")
 PARTS = ("push", "memory", "fetch", "http", "readers", "types")
 
 
@@ -65,7 +68,7 @@ def run(
         measurements = Measurements(bench)
         results = {part: measurements.of(part) for part in parts}
     return {
-        "machine": machine(),
+        "machine": machine(PACKAGES),
         "at": began.isoformat(timespec="seconds"),
         "minutes": round((datetime.now(UTC) - began).total_seconds() / 60, 1),
         "load_average": {
@@ -76,7 +79,7 @@ def run(
         "seed": SEED,
         "quick": quick,
         "notes": bench.notes,
-        "rows": report.as_json(report.rows_of(results)),
+        "rows": as_json(report.rows_of(results)),
         "results": results,
     }
 
@@ -108,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what was asked."""
     asked = options(sys.argv[1:] if arguments is None else arguments)
     if asked.document:
-        document.write()
+        document.SECTION.write()
         return 0
     sizes = QUICK if asked.quick else Sizes()
     given = {name: getattr(asked, name) for name in ("pushed", "read", "rounds")}
@@ -120,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
         feast = None if asked.no_feast else asked.feast_python or install_feast(work)
         with tempfile.TemporaryDirectory(prefix="run-", dir=work) as inner:
             found = run(parts, sizes, Path(inner), feast, quick=asked.quick)
-    print(report.table(report.rows_of(found["results"])))
+    print(table(report.rows_of(found["results"])))
     out = asked.out or (None if asked.quick or asked.parts else document.RESULTS)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

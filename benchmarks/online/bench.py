@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -14,14 +13,12 @@ from typing import Any, Self
 import polars as pl
 import redis
 
+from benchmarks.machine import load
 from benchmarks.online import data, lake_of_rows, project_files
-from benchmarks.online.machine import load
 from benchmarks.online.workers import Process, Worker, WorkerFailedError
 from lockstep.project import find_project
 from lockstep.store import Store
 from lockstep.stores.server import EmbeddedServer
-
-FEAST = "feast[redis,duckdb,delta]==0.67.0"
 
 
 @dataclass(frozen=True)
@@ -203,14 +200,3 @@ def wait_for(port: int, process: Process, seconds: float = 60) -> float:
         else:
             return time.perf_counter() - begin
     raise WorkerFailedError(f"nobody listens on {port}: {process.tail()}")
-
-
-def install_feast(work: Path) -> str:
-    """The Python of an environment with Feast in the work folder, made if it is not there."""
-    folder = work / "feast-environment"
-    python = folder / "bin" / "python"
-    if not (folder / "made").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)  # noqa: S603
-        subprocess.run([str(python), "-m", "pip", "install", "-q", FEAST], check=True)  # noqa: S603
-        (folder / "made").touch()
-    return str(python)

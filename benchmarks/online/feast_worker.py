@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
 
 from benchmarks.online.talk import answer
-from benchmarks.online.timing import closed_loop, peak_rss_mb
 from benchmarks.online.type_cases import SAME_AS_FEASTS, same
+from benchmarks.timing import closed_loop, peak_rss_mb
 
 SETTINGS = """\
 project: bench

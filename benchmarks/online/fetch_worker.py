@@ -22,7 +22,7 @@ import redis
 
 from benchmarks.online import data
 from benchmarks.online.talk import answer
-from benchmarks.online.timing import WARM_UP, closed_loop, paced_loop, spread
+from benchmarks.timing import WARM_UP, closed_loop, paced_loop, spread
 from lockstep.catalog import Catalog, discover
 from lockstep.codec import HEADER_BYTES
 from lockstep.keys import bucket_of, encode_key

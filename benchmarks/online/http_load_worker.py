@@ -17,7 +17,7 @@ from itertools import chain, cycle
 from typing import Any
 
 from benchmarks.online.talk import answer
-from benchmarks.online.timing import spread
+from benchmarks.timing import spread
 
 OK = 200
 DEGRADED = -1

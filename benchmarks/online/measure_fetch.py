@@ -6,8 +6,8 @@ from benchmarks.online import data
 from benchmarks.online.bench import Bench
 from benchmarks.online.measure_push import redis_benchmark
 from benchmarks.online.read_views import FEAST, FEATURES, FLOOR, KEY, LOADED, ON_VALKEY, ReadViews
-from benchmarks.online.timing import middle
 from benchmarks.online.workers import Worker
+from benchmarks.timing import middle
 
 SIZES = (1, 100, 1000)
 FLOORS = {"redis_py": "redis-py pipeline", "packed": "packed by hand"}

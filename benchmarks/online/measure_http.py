@@ -5,8 +5,8 @@ from typing import Any
 from benchmarks.online.bench import Bench
 from benchmarks.online.read_views import ReadViews
 from benchmarks.online.services import Service, start_all
-from benchmarks.online.timing import middle
 from benchmarks.online.workers import Worker
+from benchmarks.timing import middle
 
 SIZES = (1, 100, 500)
 CLIENTS = {1: 8, 100: 4, 500: 2}

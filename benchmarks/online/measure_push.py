@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.online import data
 from benchmarks.online.bench import Bench
-from benchmarks.online.timing import middle
+from benchmarks.timing import middle
 
 PIPELINE = 100
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.online.talk import answer
-from benchmarks.online.timing import peak_rss_mb, rss_mb
+from benchmarks.timing import peak_rss_mb, rss_mb
 from lockstep.project import find_project
 from lockstep.push import push
 from lockstep.store import Store

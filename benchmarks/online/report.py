@@ -1,24 +1,12 @@
-"""The table: what was measured beside what was asked for and what peers do."""
+"""The lines of the online side's table."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.table import FEW_DIGITS_FROM, Limit, Row, held_to
+
 Results = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What was asked for: at least or at most so much, and how that is said."""
-
-    words: str
-    least: float = 0.0
-    most: float = math.inf
-
-    def met(self, value: float) -> bool:
-        """Whether the value is within."""
-        return self.least <= value <= self.most
 
 
 PUSH_RATE = Limit("≥ 250,000/s", least=250_000)
@@ -33,31 +21,6 @@ NONE = Limit("none", most=0)
 RECOVERY = Limit("≤ 1 s", most=1)
 READERS = Limit("≤ 2 × idle", most=2)
 MEMORY = Limit("≤ 60 %", most=0.6)
-FEW_DIGITS_FROM = 10
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line.
-
-    Attributes:
-        target: What was asked for, in words; empty if nothing was.
-        met: Whether it was reached; None if nothing was asked for.
-    """
-
-    what: str
-    ours: str
-    target: str = ""
-    met: bool | None = None
-    feast: str = ""
-    ratio: str = ""
-    floor: str = ""
-
-
-def _row(what: str, ours: str, limit: Limit | None, value: float, **more: Any) -> Row:
-    """A line whose value is held to a limit, if there is one."""
-    words, met = ("", None) if limit is None else (limit.words, limit.met(value))
-    return Row(what, ours, words, met, **more)
 
 
 def rows_of(results: Results) -> list[Row]:
@@ -71,25 +34,6 @@ def rows_of(results: Results) -> list[Row]:
         "types": _types,
     }
     return [row for name, part in parts.items() if name in results for row in part(results[name])]
-
-
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The lines for the JSON file."""
-    return [asdict(row) for row in rows]
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The lines as Markdown."""
-    heads = ("what", "ours", "target", "", "Feast 0.67", "ratio", "floor")
-    marks = {True: "met", False: "MISSED", None: ""}
-    lines = [[r.what, r.ours, r.target, marks[r.met], r.feast, r.ratio, r.floor] for r in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(heads), rule, *map(line, lines)])
 
 
 def _ms(value: float) -> str:
@@ -114,13 +58,13 @@ def _push(found: Results) -> Iterator[Row]:
     ours, feast = found[own], found.get("feast")
     rate, memory = ours["rows_per_s"], ours["peak_rss_mb"]
     floor = max(of["rows_per_s"] for name, of in found.items() if "redis-benchmark" in name)
-    yield _row("push from Delta", _rate(rate), PUSH_RATE, rate, floor=_rate(floor))
+    yield held_to("push from Delta", _rate(rate), PUSH_RATE, rate, floor=_rate(floor))
     if feast:
         ratio = rate / feast["rows_per_s"]
         beside = {"feast": _rate(feast["rows_per_s"]), "ratio": f"{ratio:.1f}×"}
-        yield _row("push against materialize", _rate(rate), PUSH_RATIO, ratio, **beside)
+        yield held_to("push against materialize", _rate(rate), PUSH_RATIO, ratio, **beside)
     theirs = f"{feast['peak_rss_mb']:.0f} MB" if feast else ""
-    yield _row("memory of the push", f"{memory:.0f} MB", PUSH_MEMORY, memory, feast=theirs)
+    yield held_to("memory of the push", f"{memory:.0f} MB", PUSH_MEMORY, memory, feast=theirs)
     for name in ("lockstep on valkey", "lockstep, throttle on", "lockstep with append-only file"):
         if name in found and name != own:
             yield Row(name.replace("lockstep", "push"), _rate(found[name]["rows_per_s"]))
@@ -133,11 +77,11 @@ def _fetch(found: Results) -> Iterator[Row]:
         what, p50 = f"in-process fetch, {size}", of["lockstep"]["p50_ms"]
         by_redis_py = _ms(of["redis-py pipeline"]["p50_ms"])
         floor = f"redis-py {by_redis_py}, by hand {_ms(of['packed by hand']['p50_ms'])}"
-        yield _row(what, _p50_p99(of["lockstep"]), limit, p50, floor=floor)
+        yield held_to(what, _p50_p99(of["lockstep"]), limit, p50, floor=floor)
         if feast:
             theirs = of["feast"]["p50_ms"]
             beside = _against(theirs, p50, _ms(theirs))
-            yield _row(f"{what}, against the SDK", _ms(p50), FETCH_RATIO, theirs / p50, **beside)
+            yield held_to(f"{what}, against the SDK", _ms(p50), FETCH_RATIO, theirs / p50, **beside)
         yield Row(f"{what}, asyncio", _p50_p99(of["lockstep, asyncio"]))
 
 
@@ -149,13 +93,13 @@ def _http(found: Results) -> Iterator[Row]:
         theirs = feast[str(size)]["one_client"]["p50_ms"] if feast else None
         beside = _against(theirs, p50, _ms(theirs or 0))
         beside["floor"] = _ms(floor["one_client"]["p50_ms"])
-        yield _row(f"HTTP fetch, {size}", _p50_p99(ours["one_client"]), limit, p50, **beside)
+        yield held_to(f"HTTP fetch, {size}", _p50_p99(ours["one_client"]), limit, p50, **beside)
         shown, spread = _half_load(ours)
         what = f"HTTP p99 at half load, {size}, {_rate(ours['half_load_even']['offered_per_s'])}"
         beside = {"feast": _half_load(feast[str(size)])[0]} if feast else {}
         # A service that cannot keep up is evenly slow: that is no success.
         held = spread if limit.met(ours["half_load_even"]["p50_ms"]) else math.inf
-        yield _row(what, shown, HALF_LOAD, held, floor=_half_load(floor)[0], **beside)
+        yield held_to(what, shown, HALF_LOAD, held, floor=_half_load(floor)[0], **beside)
     ours, floor = found["lockstep"]["1"]["busy"], found["floor"]["1"]["busy"]
     rate = ours["per_s"]
     beside = {"floor": _rate(floor["per_s"])}
@@ -163,7 +107,7 @@ def _http(found: Results) -> Iterator[Row]:
     if feast:
         beside |= {"feast": _rate(theirs), "ratio": f"{rate / theirs:.1f}×"}
     limit_of = THROUGHPUT if feast else None
-    yield _row("HTTP throughput, 8 clients", _rate(rate), limit_of, rate / theirs, **beside)
+    yield held_to("HTTP throughput, 8 clients", _rate(rate), limit_of, rate / theirs, **beside)
     yield from _overload(found["overload"])
 
 
@@ -179,8 +123,8 @@ def _overload(found: Results) -> Iterator[Row]:
     floor = f"{_rate(found['capacity_per_s'])} by 4 clients"
     yield Row(f"sheds from, {found['entities']} entities", shown, floor=floor)
     worst = max(step["degraded_share"] for step in found["steps"])
-    yield _row("answers without values under overload", f"{worst:.1%}", NONE, worst)
-    yield _row("recovers after overload", f"{recovered:.2f} s", RECOVERY, recovered)
+    yield held_to("answers without values under overload", f"{worst:.1%}", NONE, worst)
+    yield held_to("recovers after overload", f"{recovered:.2f} s", RECOVERY, recovered)
 
 
 def _readers(found: Results) -> Iterator[Row]:
@@ -189,7 +133,7 @@ def _readers(found: Results) -> Iterator[Row]:
     for name, limit in {"throttled": READERS, "unthrottled": None}.items():
         p99, rate = found[name]["p99_ms"], found[name]["pushed_rows_per_s"]
         what = f"readers' p99, {name} backfill at {rate:,.0f} rows/s"
-        yield _row(what, f"{_ms(p99)} = {p99 / idle:.1f} × idle", limit, p99 / idle)
+        yield held_to(what, f"{_ms(p99)} = {p99 / idle:.1f} × idle", limit, p99 / idle)
 
 
 def _memory(found: Results) -> Iterator[Row]:
@@ -199,7 +143,7 @@ def _memory(found: Results) -> Iterator[Row]:
         return
     theirs = feast["bytes_per_entity"]
     beside = {"feast": f"{theirs:.0f} B", "ratio": f"{ours / theirs:.0%}"}
-    yield _row("memory per entity", f"{ours:.0f} B", MEMORY, ours / theirs, **beside)
+    yield held_to("memory per entity", f"{ours:.0f} B", MEMORY, ours / theirs, **beside)
 
 
 def _types(found: Results) -> Iterator[Row]:
@@ -207,6 +151,6 @@ def _types(found: Results) -> Iterator[Row]:
     theirs = f"{feast['exact']} of {feast['of']}" if feast else ""
     every, more = Limit("all", least=ours["of"]), Limit("all", least=ours["of_with_more"])
     shown = f"{ours['exact']} of {ours['of']}"
-    yield _row("type cases, exact over HTTP", shown, every, ours["exact"], feast=theirs)
+    yield held_to("type cases, exact over HTTP", shown, every, ours["exact"], feast=theirs)
     shown = f"{ours['exact_with_more']} of {ours['of_with_more']}"
-    yield _row("with more cases", shown, more, ours["exact_with_more"])
+    yield held_to("with more cases", shown, more, ours["exact_with_more"])

@@ -9,13 +9,17 @@ from lockstep.cli import (
     catalog,
     data,
     doctor,
+    forget,
+    gc,
     new,
     online,
     quarantine,
+    rebuild,
     reconcile,
     run,
     serve,
     training,
+    training_sets,
 )
 from lockstep.cli.console import USAGE, show_error
 from lockstep.errors import LockstepError
@@ -57,14 +61,19 @@ app.command("ui", rich_help_panel=_RUN)(run.ui)
 app.command("get", rich_help_panel=_SERVE)(online.get)
 app.command("serve", rich_help_panel=_SERVE)(serve.serve)
 app.command("training-set", rich_help_panel=_SERVE)(training.training_set)
+app.command("rebuild", rich_help_panel=_SERVE)(rebuild.rebuild)
 app.command("views", rich_help_panel=_LOOK)(catalog.views)
 app.command("status", rich_help_panel=_LOOK)(catalog.status)
 app.command("metrics", rich_help_panel=_LOOK)(catalog.metrics)
 app.command("parity", rich_help_panel=_CARE)(online.parity)
 app.command("reconcile", rich_help_panel=_CARE)(reconcile.reconcile)
 app.command("sweep", rich_help_panel=_CARE)(online.sweep)
+app.command("forget", rich_help_panel=_CARE)(forget.forget)
+app.command("gc", rich_help_panel=_CARE)(gc.gc)
+app.command("compact", rich_help_panel=_CARE)(gc.compact)
 app.command("doctor", rich_help_panel=_CARE)(doctor.doctor)
 app.command("preview", rich_help_panel=_CARE)(data.preview)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel=_CARE)
+app.add_typer(training_sets.app, name="training-sets", rich_help_panel=_SERVE)
 app.add_typer(serve.app, name="token", rich_help_panel=_SERVE)
 app.add_typer(new.app, name="new", rich_help_panel=_RUN)

@@ -78,11 +78,12 @@ def _once(
 ) -> "tuple[Look, list[Repaired]]":
     from lockstep.reconcile import look
     from lockstep.reconcile import reconcile as look_and_repair
+    from lockstep.throttle import paced
 
     where = (store.lake, store.online_store, views)
     if dry_run:
         return look(*where, now=store.now, memory=memory, patient=patient), []
-    return look_and_repair(*where, now=store.now, memory=memory, patient=patient)
+    return look_and_repair(*where, now=store.now, memory=memory, patient=patient, throttle=paced)
 
 
 def _data(seen: "Look", repaired: "Sequence[Repaired]") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The asynchronous client: the same meaning as the blocking one, for services on asyncio."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,8 @@ from lockstep.stores.deadline import Deadline
 from lockstep.stores.resp import Batch, Reply
 
 T = TypeVar("T")
+
+_LOGGER: Final = logging.getLogger("lockstep.serving")
 
 
 class AsyncClient:
@@ -107,6 +110,11 @@ class AsyncClient:
         return self._steps.watch
 
     @property
+    def last_look(self) -> float:
+        """Seconds since seals and facts were last seen; infinite if they never were."""
+        return self._steps.last_look
+
+    @property
     def readiness(self) -> Mapping[str, str]:
         """View → why it is not ready, as last seen."""
         return self._steps.watch.not_ready
@@ -178,12 +186,16 @@ class AsyncClient:
             await self._tend()
 
     async def _tend(self) -> None:
-        """Try a store that was spared, and look at it if that is due; failing is no error here."""
-        with suppress(OnlineError):
+        """Try a store that was spared, and look at it if that is due; nothing ends the watch."""
+        try:
             await self._run(self._steps.probe(), Deadline.after(self.deadline))
-        if self._steps.look_is_due(self._poll):
-            with suppress(OnlineError):
+            if self._steps.look_is_due(self._poll):
                 await self.look()
+        except OnlineError:
+            pass  # the breaker, or the watch, has noted it
+        except Exception as error:
+            _LOGGER.exception("The online store could not be looked at. It is tried again.")
+            self._steps.watch.failed(error)
 
     async def _run(self, steps: Generator[Batch, Sequence[Reply], T], deadline: Deadline) -> T:
         """Carry the bytes of each step."""

@@ -1,5 +1,6 @@
 """The feature service as an ASGI application: who asks, what for, and whether there is room."""
 
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from time import perf_counter
@@ -48,7 +49,10 @@ _FETCHES: Final = frozenset({"/v1/features", "/v1/feature-sets/{name}", "/get-on
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
+_PLAIN: Final = b"identity"
+_FAILED: Final = 500
 _GONE: Final = 499
+_LOGGER: Final = logging.getLogger("lockstep.serving")
 _STATUSES: Final[tuple[tuple[type[LockstepError], int], ...]] = (
     (UnsupportedTypeError, 415),
     (NonFiniteError, 422),
@@ -56,6 +60,8 @@ _STATUSES: Final[tuple[tuple[type[LockstepError], int], ...]] = (
     (InputError, 400),
     (OnlineError, 503),
 )
+
+_FAILURE: Final = "The service failed. Its log says why, under this trace id."
 
 Handler: TypeAlias = Callable[["Request"], Awaitable[Answer]]
 
@@ -69,6 +75,8 @@ class Request(msgspec.Struct):
     caller: Caller
     trace: Trace
     receive: Receive
+    complete: float
+    """When it was, by `perf_counter`: once its body had been read, if it has one."""
 
 
 _NOWHERE: Final[tuple[str, Handler | None]] = ("other", None)
@@ -125,7 +133,6 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        started = perf_counter()
         path: str = scope["path"]
         name = ""
         if path.startswith(_SETS):
@@ -139,28 +146,33 @@ class App:
         if self._tracing.on:
             CURRENT.set(trace)
         try:
-            if handler is None:
-                raise self._no_route(path)
+            handle = self._known(handler, path)
             caller = self._caller(route, headers)
-            request = Request(headers, scope["query_string"], name, caller, trace, receive)
-            answer = await handler(request)
+            query = scope["query_string"]
+            request = Request(headers, query, name, caller, trace, receive, perf_counter())
+            answer = await handle(request)
+            if fetches and answer.status == _OK:
+                self._telemetry.observe(perf_counter() - request.complete)
         except BodyGone:
             trace.end(_GONE, {"http.route": route})
             return
         except Refused as refused:
             answer = refusal(refused, trace.trace_id)
-        if fetches and answer.status == _OK:
-            self._telemetry.observe(perf_counter() - started)
+        except Exception:
+            _LOGGER.exception("A request to %s failed; its trace id is %s.", route, trace.trace_id)
+            answer = refusal(Refused(_FAILED, "InternalError", _FAILURE), trace.trace_id)
         await send_answer(scope, send, answer, trace.trace_id)
         self._telemetry.answered(route, answer.status)
         trace.end(answer.status, {"http.route": route})
 
-    def _no_route(self, path: str) -> Refused:
+    def _known(self, handler: Handler | None, path: str) -> Handler:
+        if handler is not None:
+            return handler
         allowed = self._methods.get(path)
         if allowed is None:
-            return Refused(404, "NotFound", "There is nothing at this path.")
+            raise Refused(404, "NotFound", "There is nothing at this path.")
         message = f"Only {allowed} is allowed here."
-        return Refused(405, "MethodNotAllowed", message, headers=((b"allow", allowed.encode()),))
+        raise Refused(405, "MethodNotAllowed", message, headers=((b"allow", allowed.encode()),))
 
     def _caller(self, route: str, headers: Mapping[bytes, bytes]) -> Caller:
         if self._tokens is None or route in _OPEN:
@@ -172,7 +184,7 @@ class App:
         return caller
 
     async def _features(self, request: Request) -> Answer:
-        body = await body_of(request.receive, request.headers)
+        body = await _body(request)
 
         async def work() -> Answer:
             asked = feature_request(body, _content_type(request))
@@ -197,7 +209,7 @@ class App:
         return await self._admitted(work(), request.caller)
 
     async def _feast(self, request: Request) -> Answer:
-        body = await body_of(request.receive, request.headers)
+        body = await _body(request)
 
         async def work() -> Answer:
             asked = feast_request(body, _content_type(request))
@@ -238,6 +250,23 @@ class App:
             "views_not_ready": not_ready,
         }
         return Answer(200 if reason is None else 503, msgspec.json.encode(document))
+
+
+def _encoded(coding: bytes) -> Refused:
+    message = (
+        f"The body's Content-Encoding {coding[:40].decode('latin-1')!r} cannot be read. Send the "
+        "body as it is."
+    )
+    headers = ((b"accept-encoding", _PLAIN),)
+    return Refused(415, "UnsupportedTypeError", message, headers=headers)
+
+
+async def _body(request: Request) -> bytes:
+    if request.headers.get(b"content-encoding", _PLAIN).lower() != _PLAIN:
+        raise _encoded(request.headers[b"content-encoding"])
+    body = await body_of(request.receive, request.headers)
+    request.complete = perf_counter()
+    return body
 
 
 def _content_type(request: Request) -> str:

@@ -1,10 +1,10 @@
 """The blocking client: feature vectors for notebooks, the command line and model servers."""
 
+import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -29,6 +29,7 @@ T = TypeVar("T")
 DEADLINE: Final = 0.05
 POLL_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 1.0
+_LOGGER: Final = logging.getLogger("lockstep.serving")
 
 
 def url_of(project: Project) -> str:
@@ -122,6 +123,11 @@ class Client:
         return self._steps.watch
 
     @property
+    def last_look(self) -> float:
+        """Seconds since seals and facts were last seen; infinite if they never were."""
+        return self._steps.last_look
+
+    @property
     def readiness(self) -> Mapping[str, str]:
         """View → why it is not ready, as last seen."""
         return self._steps.watch.not_ready
@@ -190,12 +196,16 @@ class Client:
         return self._run(self._steps.steps(features, entities, on_missing), until)
 
     def _tend(self) -> None:
-        """Try a store that was spared, and look at it if that is due; failing is no error here."""
-        with suppress(OnlineError):
+        """Try a store that was spared, and look at it if that is due; nothing ends the watch."""
+        try:
             self._run(self._steps.probe(), Deadline.after(self.deadline))
-        if self._steps.look_is_due(self._poll):
-            with suppress(OnlineError):
+            if self._steps.look_is_due(self._poll):
                 self.look()
+        except OnlineError:
+            pass  # the breaker, or the watch, has noted it
+        except Exception as error:
+            _LOGGER.exception("The online store could not be looked at. It is tried again.")
+            self._steps.watch.failed(error)
 
     def _run(self, steps: Generator[Batch, Sequence[Reply], T], deadline: Deadline) -> T:
         """Carry the bytes of each step."""

@@ -29,6 +29,7 @@ _KEPT: Final = frozenset(
     {
         b"accept",
         b"authorization",
+        b"content-encoding",
         b"content-length",
         b"content-type",
         b"traceparent",

@@ -240,4 +240,7 @@ def _unreadable(error: Exception) -> InputError:
     said = "its nesting is too deep" if isinstance(error, RecursionError) else str(error)
     if isinstance(error, UnicodeDecodeError):
         said = "text that is not UTF-8"
+    elif "surrogate" in said:
+        at = said[said.rfind("(") :]
+        said = f"half of a surrogate pair, which is no character {at}"
     return InputError("The request cannot be read.", got=said[:200])

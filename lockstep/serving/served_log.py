@@ -129,12 +129,16 @@ class ServedLog:
                 return
 
     async def _flush(self) -> None:
-        waiting = list(self._waiting)
+        waiting, cells = list(self._waiting), self._cells
         if not waiting:
             return
         self._waiting.clear()
         self._cells = 0
-        written, dropped = await asyncio.to_thread(_write, self._place, waiting)
+        try:
+            written, dropped = await asyncio.to_thread(_write, self._place, waiting)
+        except Exception:
+            _LOGGER.exception("What was served could not be made into rows of the log.")
+            written, dropped = 0, cells
         self.written += written
         self.dropped += dropped
 
@@ -209,6 +213,9 @@ def _write(place: Callable[[], Place], waiting: Sequence[_Served]) -> tuple[int,
         except LockstepError as error:
             dropped += part.height
             _LOGGER.warning("The served-feature log could not be written. %s", error)
+        except Exception:
+            dropped += part.height
+            _LOGGER.exception("The served-feature log could not be written.")
         else:
             written += part.height
     return written, dropped

@@ -87,7 +87,7 @@ class Service:
         telemetry = Telemetry(
             list(catalog.views.values()),
             admission,
-            _Online(client),
+            _Online(client, self.readiness),
             lambda: (self._log.written, self._log.dropped),
             now,
         )
@@ -132,8 +132,10 @@ class Service:
         waiting = len(self._client.readiness)
         if self.draining:
             return "the service is stopping", waiting
-        if self._client.breaker.state != "closed" or self._client.watch.problem is not None:
+        if self._client.breaker.state != "closed":
             return "the online store does not answer", waiting
+        if self._client.watch.problem is not None:
+            return "the last look at the online store failed", waiting
         return None, waiting
 
     def _description(self, caller: Caller) -> dict[str, Any]:
@@ -143,8 +145,11 @@ class Service:
 class _Online:
     """The client as metrics see it."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(
+        self, client: AsyncClient, readiness: Callable[[], tuple[str | None, int]]
+    ) -> None:
         self._client: Final = client
+        self._readiness: Final = readiness
 
     @property
     def facts(self) -> Any:
@@ -153,6 +158,14 @@ class _Online:
     @property
     def not_ready(self) -> Any:
         return self._client.readiness
+
+    @property
+    def ready(self) -> bool:
+        return self._readiness()[0] is None
+
+    @property
+    def last_look(self) -> float:
+        return self._client.last_look
 
     @property
     def breaker(self) -> str:

@@ -75,6 +75,7 @@ class FetchSteps:
         self._now: Final = now
         self._clock: Final = clock
         self._looked = -math.inf
+        self._saw = -math.inf
         self._lock: Final = Lock()
         self._plans: dict[Any, Plan] = {}
         self._reads: dict[Plan, tuple[EntityReads, ...]] = {}
@@ -151,6 +152,11 @@ class FetchSteps:
             self._looked = clock
         return due
 
+    @property
+    def last_look(self) -> float:
+        """Seconds since the last look that did not fail; infinite if there was none."""
+        return self._clock() - self._saw
+
     def look(self) -> "Generator[Batch, Sequence[Reply], None]":
         """Look at seals, notes and schemas once.
 
@@ -159,6 +165,7 @@ class FetchSteps:
         """
         try:
             self.schemas.learn((yield from self.watch.look()))
+            self._saw = self._clock()
         except OnlineError as error:
             self.watch.failed(error)
             raise

@@ -5,6 +5,7 @@ Numbers about data are worked out at each scrape, so that they rise while nothin
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -20,6 +21,7 @@ from lockstep.view import FeatureView
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 BREAKER_STATES: Final = ("closed", "open", "half-open")
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+_NUMBERS: Final = frozenset({int, float})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -33,6 +35,14 @@ class Online(Protocol):
     @property
     def not_ready(self) -> Mapping[str, str]:
         """View that is not ready → why."""
+
+    @property
+    def ready(self) -> bool:
+        """What /readyz says."""
+
+    @property
+    def last_look(self) -> float:
+        """Seconds since the store was last looked at; infinite if it never was."""
 
     @property
     def breaker(self) -> str:
@@ -131,13 +141,14 @@ class Telemetry(Collector):
         )
         for view in self._views:
             facts = self._online.facts.get(view.name, {})
+            fill_rate, psi = _mapping(facts.get("fill_rate")), _mapping(facts.get("psi"))
             _put(new, view.name, facts.get("new_entity_rate"))
             _put_age(lag, view.name, now, facts.get("day_end_us"))
             for name in view.contract.features:
                 label = f"{view.name}:{name}"
                 _put_age(fresh, label, now, facts.get("data_through_us"))
-                _put(filled, label, (facts.get("fill_rate") or {}).get(name))
-                _put(drifted, label, (facts.get("psi") or {}).get(name))
+                _put(filled, label, fill_rate.get(name))
+                _put(drifted, label, psi.get(name))
         yield from (fresh, filled, drifted, new, lag)
 
     def _of_cells(self) -> Iterator[Metric]:
@@ -180,6 +191,12 @@ class Telemetry(Collector):
             breaker.add_metric([state], 1 if state == self._online.breaker else 0)
         written, dropped = self._logged()
         yield from (requests, shed, breaker)
+        yield _gauge("lockstep_ready", "1 if /readyz says ready, else 0.", int(self._online.ready))
+        yield _gauge(
+            "lockstep_last_look_seconds",
+            "Seconds since seals and facts were last read from Redis; +Inf if they never were.",
+            self._online.last_look,
+        )
         yield _gauge(
             "lockstep_in_flight_requests", "Requests being answered.", self._admission.in_flight
         )
@@ -200,11 +217,20 @@ def _gauge(name: str, documentation: str, value: float) -> Metric:
     return GaugeMetricFamily(name, documentation, value=value)
 
 
-def _put(family: GaugeMetricFamily, label: str, value: float | None) -> None:
-    if value is not None:
-        family.add_metric([label], value)
+# Facts come from Redis and may be anything: what is no number is left out, alone.
 
 
-def _put_age(family: GaugeMetricFamily, label: str, now_us: int, at_us: int | None) -> None:
-    if at_us is not None:
-        family.add_metric([label], (now_us - at_us) / 1e6)
+def _mapping(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}
+
+
+def _put(family: GaugeMetricFamily, label: str, value: Any) -> None:
+    with suppress(OverflowError):
+        if type(value) in _NUMBERS:
+            family.add_metric([label], float(value))
+
+
+def _put_age(family: GaugeMetricFamily, label: str, now_us: int, at_us: Any) -> None:
+    with suppress(OverflowError):
+        if type(at_us) in _NUMBERS:
+            family.add_metric([label], (now_us - at_us) / 1e6)

@@ -93,9 +93,9 @@ class Watch:
         )
         return pairs(schemas)
 
-    def failed(self, problem: OnlineError) -> None:
+    def failed(self, problem: Exception) -> None:
         """Note that a look failed; what was known before stays."""
-        self.problem = str(problem)
+        self.problem = str(problem) or type(problem).__name__
 
     def _take_in(
         self,
@@ -143,10 +143,10 @@ def _why_unready(
     seals: Sequence[Seal | str | None],
     claims: Sequence[bytes],
 ) -> str | None:
-    if declared is not None and int(declared) != entity.buckets:
+    if declared is not None and declared != b"%d" % entity.buckets:
         return (
-            f"Entity {entity.name} has {int(declared)} buckets online and {entity.buckets} "
-            "declared: keys would be looked for in the wrong ones."
+            f"Entity {entity.name} has {declared[:40].decode(errors='replace')} buckets online "
+            f"and {entity.buckets} declared: keys would be looked for in the wrong ones."
         )
     if any(claim.startswith(_WIPING) for claim in claims):
         return "It is being wiped, to be built anew."
@@ -170,7 +170,7 @@ def _documents(flat: Sequence[bytes]) -> dict[str, Mapping[str, Any]]:
     for name, text in pairs(flat).items():
         try:
             document = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         found[name.decode(errors="replace")] = document if isinstance(document, dict) else {}
     return found

@@ -9,7 +9,11 @@ import polars as pl
 from lockstep.errors import ConfigError, ConflictError, InputError
 from lockstep.stores.causes import store_failed
 from lockstep.stores.committing import LOST_RACES
-from lockstep.stores.delta import (
+from lockstep.stores.delta_log import METADATA_KEY, log_file
+from lockstep.stores.files import open_place
+from lockstep.stores.proposal import check_columns, check_contract, check_frame
+from lockstep.stores.scan import scan_files
+from lockstep.stores.tables import (
     CONFIGURATION,
     append_rows,
     create_table,
@@ -19,10 +23,6 @@ from lockstep.stores.delta import (
     open_table,
     table_files,
 )
-from lockstep.stores.delta_log import METADATA_KEY, log_file
-from lockstep.stores.files import open_place
-from lockstep.stores.proposal import check_columns, check_contract, check_frame
-from lockstep.stores.scan import scan_files
 
 _PARTITION: Final = "view"
 # What Delta and Hive write for a null in a partition column, and read back as one.
@@ -67,7 +67,8 @@ class AppendLog:
             StoreError: The store failed.
         """
         check_frame(self.uri, frame, self.columns)
-        if frame[_PARTITION].is_in(_READ_AS_NULL, nulls_equal=True).any():
+        # Imploded here: at import it would start Polars' threads, and no fork outlives those.
+        if frame[_PARTITION].is_in(_READ_AS_NULL.implode(), nulls_equal=True).any():
             raise InputError(f"A row for {self.uri} has no view.", effect="Nothing was written.")
         if frame.is_empty():
             return

@@ -4,34 +4,24 @@ A table is found at its documented path, locally and on S3, before and after a r
 `pl.scan_delta("<root>/offline/txn_7d")` always reads the certified head.
 """
 
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    Schema,
-    Transaction,
-    WriterProperties,
-    write_deltalake,
-)
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from lockstep.errors import NotCertifiedError, StoreError
 from lockstep.hashing import content_hash
 from lockstep.stores.causes import answering, not_answered, store_failed
 from lockstep.stores.committing import commit_days
-from lockstep.stores.day_index import DayIndex, DayRecord, Head
+from lockstep.stores.day_index import DayIndex, DayRecord, Head, History
 from lockstep.stores.delta_log import (
     DataFile,
     DayChange,
     LogCommit,
     commit_metadata,
-    creating_commit,
-    log_file,
     transaction_id,
 )
 from lockstep.stores.files import Place, open_place
@@ -50,18 +40,20 @@ from lockstep.stores.proposal import (
     stored_schema,
 )
 from lockstep.stores.scan import scan_files
+from lockstep.stores.tables import (
+    CONFIGURATION,
+    ONE_FILE,
+    RETRIES_IN_LIBRARY,
+    create_table,
+    definition_of,
+    existing_table,
+    lost_race,
+    open_table,
+    table_files,
+    written_as,
+)
 
-__all__ = ["Committed", "DayRecord", "DayTable", "Head", "Proposal"]
-
-_RETRIES_IN_LIBRARY: Final = 100
-# One file per day, so that a day is read back in the order in which it was written.
-_ONE_FILE: Final = 1 << 40
-CONFIGURATION: Final = {
-    # Pinned versions must stay readable; `lockstep gc` decides what goes.
-    "delta.enableExpiredLogCleanup": "false",
-    "delta.logRetentionDuration": "interval 36500 days",
-    "delta.deletedFileRetentionDuration": "interval 36500 days",
-}
+__all__ = ["Committed", "DayRecord", "DayTable", "Head", "History", "Proposal", "stored_table"]
 
 
 class DayTable:
@@ -128,7 +120,7 @@ class DayTable:
             StoreError: The table does not exist, is damaged, or was changed by something else.
             ConfigError: It was created with another partition zone or name.
         """
-        return self.head_at(self._opened())
+        return self.head_at(self.opened())
 
     def head_or_none(self) -> Head | None:
         """Return what `head` returns, or None when the table was never created."""
@@ -146,7 +138,7 @@ class DayTable:
         Raises:
             StoreError: The table or the version does not exist.
         """
-        handle = self._opened(version)
+        handle = self.opened(version)
         wanted = None if days is None else frozenset(days)
         files = table_files(handle, DAY)
         paths = [path for day, path, _, _ in files if wanted is None or day in wanted]
@@ -197,19 +189,34 @@ class DayTable:
             return []
         return commit_days(_Writer(self), self.name, proposals, notes, now, lost_race)
 
-    def versions_of(self, days: Collection[date]) -> dict[date, dict[int, int]]:
-        """Return day → revision → the Delta version that committed it, since the last rebuild.
+    def history(self, version: int | None = None) -> History:
+        """Return every revision of every day certified up to a version (None: the newest).
 
-        Reads every commit of the log, so ask only for days that have more than one revision.
+        From the index: reads no rows, and of the log only what the index has not seen.
+
+        Raises:
+            StoreError: The table or the version does not exist, or its log is damaged.
         """
-        found: dict[date, dict[int, int]] = {day: {} for day in days}
-        for commit in self.index.commits(-1, self.head().version):
-            if commit.replaces:
-                found = {day: {} for day in days}
-            for change in commit.changes:
-                if change.day in found:
-                    found[change.day][change.revision] = commit.version
-        return found
+        handle = self.opened(version)
+        return self.index.history(str(handle.metadata().id), handle.version())
+
+    def opened(self, version: int | None = None) -> DeltaTable:
+        """Return a handle at a version (None: the newest), whatever contract it was built by.
+
+        Raises:
+            StoreError: The table or the version does not exist.
+            ConfigError: It was created with another partition zone or name.
+        """
+        return self._ours(existing_table(self.place, version))
+
+    def versions_of(self, days: Collection[date]) -> dict[date, dict[int, int]]:
+        """Return day → revision → the Delta version that committed it, since the last rebuild."""
+        head = self.head()
+        since = head.eras[-1].since
+        return {
+            day: {record.revision: record.version for record in head.all_of(day, since)}
+            for day in days
+        }
 
     def beside(self, folder: str) -> "DayTable":
         """Return the table of the same declaration in a folder beside this one's."""
@@ -246,9 +253,6 @@ class DayTable:
         """Return what was certified at the version that the handle holds."""
         table_id = str(handle.metadata().id)
         return self.index.head(table_id, handle.version(), repairing=repairing)
-
-    def _opened(self, version: int | None = None) -> DeltaTable:
-        return self._ours(existing_table(self.place, version))
 
     def _ours(self, handle: DeltaTable) -> DeltaTable:
         fixed = {"lockstep.zone": self.zone, "lockstep.name": self.name}
@@ -306,11 +310,11 @@ class _Writer:
                 mode="overwrite",
                 # Exactly these days: a range would erase a day in its middle that failed.
                 predicate=f"{DAY} IN ({days})",
-                target_file_size=_ONE_FILE,
-                writer_properties=WriterProperties(compression="ZSTD"),
+                target_file_size=ONE_FILE,
+                writer_properties=written_as(self._table.columns),
                 commit_properties=CommitProperties(
                     custom_metadata=commit_metadata(name, attempt, changes),
-                    max_commit_retries=_RETRIES_IN_LIBRARY,
+                    max_commit_retries=RETRIES_IN_LIBRARY,
                     app_transactions=transactions,
                 ),
             )
@@ -322,79 +326,28 @@ class _Writer:
         self._handle = self._table.open_for_writing()
 
 
-def append_rows(
-    handle: DeltaTable, frame: pl.DataFrame, metadata: Mapping[str, Any]
-) -> Exception | None:
-    """Append the rows in one commit; return what went wrong, though it may have arrived."""
-    properties = CommitProperties(
-        custom_metadata=dict(metadata), max_commit_retries=_RETRIES_IN_LIBRARY
-    )
+def stored_table(place: Place) -> DayTable:
+    """Return the table of days in a folder by the declaration that it was last built by.
+
+    Raises:
+        StoreError: The folder holds no table of days.
+    """
+    handle = existing_table(place)
+    said = handle.metadata().configuration
+    columns = pl.Schema(handle.schema())
     try:
-        write_deltalake(handle, frame, mode="append", commit_properties=properties)
-    except (DeltaError, OSError) as error:
-        return error
-    return None
-
-
-def lost_race(failure: Exception) -> bool:
-    """Return whether a write failed because somebody else committed first."""
-    return isinstance(failure, CommitFailedError)
-
-
-def open_table(place: Place, version: int | None = None) -> DeltaTable | None:
-    """Return the table held at a version (None: the newest), or None when there is no table.
-
-    Raises:
-        StoreError: It is damaged, has no such version, or the store does not answer.
-    """
-    with answering(f"The table {place.uri}", DeltaError):
-        try:
-            return DeltaTable(place.uri, version=version, storage_options=place.delta_options)
-        except TableNotFoundError:
-            return None
-
-
-def existing_table(place: Place, version: int | None = None) -> DeltaTable:
-    """Return what `open_table` returns, of a table that must exist.
-
-    Raises:
-        StoreError: It does not, or is damaged, or the store does not answer.
-    """
-    handle = open_table(place, version)
-    if handle is None:
-        raise StoreError(
-            f"The table {place.uri} does not exist.",
-            fix="Materialize the view first: `lockstep materialize VIEW`.",
+        return DayTable(
+            place.uri,
+            {name: dtype for name, dtype in columns.items() if name not in {DAY, KNOWN_AT}},
+            name=said["lockstep.name"],
+            zone=said["lockstep.zone"],
+            contract=said["lockstep.contract"],
+            options=place.options,
         )
-    return handle
-
-
-def create_table(place: Place, definition: Mapping[str, Any]) -> DeltaTable:
-    """Return the table, created if it does not exist; of several processes doing it one succeeds.
-
-    Raises:
-        StoreError: The store does not answer as it should.
-    """
-    handle = open_table(place)
-    if handle is None:
-        place.write_if_absent(log_file(0), creating_commit({"id": str(uuid.uuid4()), **definition}))
-        handle = existing_table(place)
-    return handle
-
-
-def definition_of(
-    schema: pl.Schema, partition: str, configuration: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return a table as the `metaData` action of a commit, without its id."""
-    return {
-        "schemaString": Schema.from_arrow(schema).to_json(),
-        "partitionColumns": [partition],
-        "configuration": dict(configuration),
-    }
-
-
-def table_files(handle: DeltaTable, by: str) -> list[tuple[Any, str, int, int]]:
-    """Return (partition value, path as logged, size in bytes, rows) of every file, in order."""
-    with answering(f"The table {handle.table_uri}", DeltaError):
-        found = pl.DataFrame(handle.get_add_actions(flatten=True))
-    return sorted(found.select(f"partition.{by}", "path", "size_bytes", "num_records").rows())
+    except KeyError as error:
+        raise StoreError(
+            f"The table {place.uri} holds no days of Lockstep.",
+            expected=f"the property {error} that its creation sets",
+            fix="Move what is not Lockstep's out of the lake.",
+            effect="Nothing was written.",
+        ) from error

@@ -8,7 +8,7 @@ the newest: one commit that lost its first line shifts the number of every older
 import hashlib
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -62,6 +62,21 @@ class DataFile:
     path: str
     size: int
     rows: int
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One Parquet file of a table that is partitioned by anything.
+
+    `value` is the partition's, `path` as the log spells it, `size` in bytes; `limits` are the least
+    and greatest values of columns, as the log words them.
+    """
+
+    value: str
+    path: str
+    size: int
+    rows: int
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
 
 def log_file(version: int) -> str:
@@ -142,6 +157,20 @@ def read_commit(uri: str, version: int, data: bytes) -> LogCommit:
         changes=changes,
         replaces=entry["replaces"],
     )
+
+
+def added_paths(uri: str, version: int, data: bytes) -> dict[str, str]:
+    """Return day (ISO) → the path of the file that a commit added for it, as the log spells it.
+
+    Raises:
+        StoreError: The commit cannot be read.
+    """
+    try:
+        actions = [msgspec.json.decode(line) for line in data.splitlines() if line]
+        adds = [action["add"] for action in actions if "add" in action]
+        return {add["partitionValues"]["day"]: add["path"] for add in adds}
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise _damaged(uri, version, "a line that cannot be read") from error
 
 
 class _Actions:
@@ -246,6 +275,34 @@ def replacing_commit(
         *({"remove": _file(file) | gone} for file in removed),
         *({"add": _file(file) | new | {"stats": _stats(file)}} for file in added),
         *({"txn": {"appId": key, "version": revisions[key]}} for key in revisions),
+    )
+
+
+def compacting_commit(
+    *, by: str, removed: Iterable[LogFile], added: Iterable[LogFile], now: datetime
+) -> bytes:
+    """Return the file of a commit that puts the same rows into other files.
+
+    Args:
+        by: The partition column.
+        removed: Files whose rows the added ones hold.
+        added: Files that are written already.
+        now: The instant for the log's own timestamps, which decide nothing.
+    """
+    at = microseconds(now) // 1000
+    gone = {"dataChange": False, "deletionTimestamp": at, "extendedFileMetadata": True}
+    new = {"dataChange": False, "modificationTime": at}
+
+    def described(file: LogFile) -> dict[str, Any]:
+        return {"path": file.path, "partitionValues": {by: file.value}, "size": file.size}
+
+    def stats(file: LogFile) -> str:
+        return msgspec.json.encode({"numRecords": file.rows, **file.limits}).decode()
+
+    return _lines(
+        {"commitInfo": _info("OPTIMIZE", at)},
+        *({"remove": described(file) | gone} for file in removed),
+        *({"add": described(file) | new | {"stats": stats(file)}} for file in added),
     )
 
 

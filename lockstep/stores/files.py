@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from lockstep.errors import ConfigError, StoreError
 
@@ -47,6 +47,9 @@ class FileInfo:
     size: int
     modified_ns: int
     etag: str | None
+
+
+Files: TypeAlias = list[FileInfo]
 
 
 class Place(ABC):
@@ -85,6 +88,10 @@ class Place(ABC):
     def list(self, folder: str = "") -> list[FileInfo]:
         """Return every file at any depth below `folder`, by path; a missing folder holds none."""
 
+    def unfinished(self, folder: str = "") -> Files:  # noqa: ARG002 - S3 has none
+        """Return what writers that were killed left of files below `folder`; `list` has none."""
+        return []
+
     @abstractmethod
     def read_if_exists(self, name: str) -> bytes | None:
         """Return the content of one file, or None when there is no such file."""
@@ -119,6 +126,18 @@ class Place(ABC):
         if data is None:
             raise StoreError(f"The file {self.path(name)} does not exist.")
         return data
+
+    def upload(self, name: str, file: Path) -> None:
+        """Replace or create a file with the content of a local one, whole or not at all."""
+        self.write(name, file.read_bytes())
+
+    def download(self, name: str, file: Path) -> None:
+        """Write the content of one file to a local one.
+
+        Raises:
+            StoreError: There is no such file, or the store does not answer.
+        """
+        file.write_bytes(self.read(name))
 
     def delete_all(self, folder: str) -> None:
         """Delete every file below a folder."""
@@ -231,12 +250,18 @@ class _LocalPlace(Place):
         return _LocalPlace(self._root / checked(name))
 
     def list(self, folder: str = "") -> list[FileInfo]:
+        return self._walk(folder, temporary=False)
+
+    def unfinished(self, folder: str = "") -> Files:
+        return self._walk(folder, temporary=True)
+
+    def _walk(self, folder: str, *, temporary: bool) -> Files:
         top = self._root / checked(folder) if folder else self._root
         found = []
         for parent, _, names in os.walk(top):
             for name in names:
                 info = self._info(Path(parent, name))
-                if info is not None and not name.startswith(_TEMPORARY):
+                if info is not None and name.startswith(_TEMPORARY) == temporary:
                     found.append(info)
         return sorted(found, key=lambda info: info.path)
 

@@ -1,4 +1,7 @@
-"""Sends the chunks of a push: pipelined per node, a bounded number ahead of the answers."""
+"""Loads the functions, and sends the chunks of a push.
+
+They are pipelined per node, a bounded number ahead of the answers.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +12,7 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from lockstep.calls import CHUNK_ROWS, Chunk, PushCalls
+from lockstep.calls import CHUNK_ROWS, Chunk, FunctionLibrary, PushCalls
 from lockstep.crash import crash_point
 from lockstep.errors import ConflictError, LockstepError, OnlineError, PushFailedError
 from lockstep.layout import Names, PushRows, Receipt
@@ -41,6 +44,34 @@ def refused(link: Link, error: exceptions.RedisError, node: str | None = None) -
     return link.wrapped(
         error, "Rows that arrived are right for their version; the bucket was not sealed.", node
     )
+
+
+def load_functions(link: Link, library: FunctionLibrary) -> None:
+    """Load the library on every master that lacks it, or has another text under its name.
+
+    Raises:
+        OnlineError: A master does not answer, or its user may not load functions.
+    """
+    words = ("FUNCTION", "LIST", "LIBRARYNAME", library.name, "WITHCODE")
+    for node, found in link.each(*words).items():
+        if not found or library.source.encode() not in found[0]:
+            _load(link, library, node)
+
+
+def _load(link: Link, library: FunctionLibrary, node: str) -> None:
+    run: Callable[..., Any] = link.masters()[node].execute_command
+    try:
+        run("FUNCTION", "LOAD", "REPLACE", library.source)
+    except exceptions.NoPermissionError:
+        raise OnlineError(
+            f"The functions that pushes call are not loaded at {node}, and this user may not run "
+            "'function|load'.",
+            fix="Load them as a user who may: `lockstep up` with that user in LOCKSTEP_REDIS_URL "
+            "(docs/how-to-redis.md).",
+            effect="Nothing was pushed.",
+        ) from None
+    except exceptions.RedisError as error:
+        raise link.wrapped(error, "Nothing was pushed.") from None
 
 
 @dataclass

@@ -22,10 +22,11 @@ from lockstep.layout import (
     Seal,
     ServerInfo,
     Swept,
+    buckets_from,
     check_name,
 )
 from lockstep.stores.link import UNKNOWN, Call, Link
-from lockstep.stores.pushing import Pipes, refused
+from lockstep.stores.pushing import Pipes, load_functions, refused
 from lockstep.stores.walking import scan_keys
 from lockstep.throttle import Throttle
 
@@ -87,12 +88,20 @@ class OnlineStore:
         """Address of every master → what it says about itself; one unless it is a cluster."""
         return {name: ServerInfo.of(facts) for name, facts in self._link.each("INFO").items()}
 
+    def node_of(self, entity: str, bucket: int) -> str:
+        """Address of the master that has the bucket."""
+        return self._link.node_of(self.names.bucket_key(entity, bucket))
+
     def info(self) -> ServerInfo:
         """What the server says about itself; of a cluster, its first master."""
         return next(iter(self.nodes().values()))
 
     def ensure_ready(self) -> ServerInfo:
-        """What the server says about itself, once the functions are loaded.
+        """What `info` gives, once `ready_nodes` has returned."""
+        return next(iter(self.ready_nodes().values()))
+
+    def ready_nodes(self) -> dict[str, ServerInfo]:
+        """What `nodes` gives, once each of them has been made ready for a push.
 
         Raises:
             OnlineError: No answer, older than Redis 7, or it would drop rows when full.
@@ -108,8 +117,8 @@ class OnlineStore:
                     fix="Set it, or allow eviction explicitly.",
                     effect="Nothing was pushed.",
                 )
-        self._require_functions()
-        return next(iter(nodes.values()))
+        load_functions(self._link, self._library)
+        return nodes
 
     def declare_entity(self, entity: str, buckets: int) -> None:
         """Fix the entity's number of buckets, or check that it is the one fixed before.
@@ -122,7 +131,7 @@ class OnlineStore:
             raise ConfigError(f"Entity '{entity}' has {buckets} buckets.", expected="at least 1")
         name = self.names.entity_meta(entity)
         calls = [("HSETNX", name, "buckets", buckets), ("HGET", name, "buckets")]
-        found = int(self._pipeline([(name, call) for call in calls])[1])
+        found = buckets_from(entity, self._pipeline([(name, call) for call in calls])[1])
         if found != buckets:
             raise ConfigError(
                 f"Entity '{entity}' has another number of buckets online than declared.",
@@ -136,7 +145,7 @@ class OnlineStore:
         """The number of buckets fixed when the entity was first pushed; None if it never was."""
         name = self.names.entity_meta(entity)
         found = self._link.call("HGET", name, "buckets", key=name)
-        return None if found is None else int(found)
+        return None if found is None else buckets_from(entity, found)
 
     def learn_schema(self, codec: RowCodec) -> None:
         """Keep the codec's schema under its fingerprint, so that any reader can decode by name."""
@@ -161,9 +170,8 @@ class OnlineStore:
         """Say something about a view to every reader; None takes it back."""
         check_name("a view", view)
         name = self.names.notes(kind)
-        self._link.call(
-            *(("HDEL", name, view) if text is None else ("HSET", name, view, text)), key=name
-        )
+        words = ("HDEL", name, view) if text is None else ("HSET", name, view, text)
+        self._link.call(*words, key=name)
 
     def notes(self, kind: NoteKind) -> dict[str, str]:
         """View → what was said about it."""
@@ -203,6 +211,7 @@ class OnlineStore:
         seals: Mapping[int, Seal],
         started_from: Mapping[int, Seal | None],
         keep_ms: int = 0,
+        ready: bool = False,
         throttle: Throttle | None = None,
         on_rows: Callable[[int], None] | None = None,
     ) -> Receipt:
@@ -219,6 +228,8 @@ class OnlineStore:
             seals: The seal to set per bucket, all of one table and one version (the rows' own).
             started_from: The seal each of those buckets had when the push was planned.
             keep_ms: How long after its event_timestamp a row is kept; 0 for ever.
+            ready: `ready_nodes` has just looked for the functions. A server that has lost them
+                since refuses the push (ConflictError); then ask it again.
             throttle: Paces the push; without it, it goes as fast as the server takes it.
             on_rows: Called with the number of rows of every acknowledged chunk.
 
@@ -234,7 +245,8 @@ class OnlineStore:
         calls = PushCalls(
             self.names, self._library, entity, view, buckets, seals, started_from, keep_ms
         )
-        self._require_functions()
+        if not ready:
+            load_functions(self._link, self._library)
         blocks = [rows] if isinstance(rows, PushRows) else rows
         pipes = Pipes(self._link, self.names, entity, throttle, on_rows)
         return pipes.run(calls, blocks)
@@ -294,12 +306,35 @@ class OnlineStore:
             ConflictError: Another process wiped the same view for another table, or finished first.
         """
         check_name("a view", view)
-        self._require_functions()
+        load_functions(self._link, self._library)
         calls = WipeCalls(self.names, self._library, entity, view, table_id, buckets, own_rows_too)
         calls.began(self._functions(calls.begin()))
         found = scan_keys(self._link, self.names.entity_pattern(entity))
         removed = sum(sum(self._functions(calls.rows(names))) for names in found)
         self._functions(calls.finish())
+        return removed
+
+    def entity_keys(self, entity: str) -> Iterator[bytes]:
+        """Every encoded key with anything stored, in no order. It walks all keys of the server."""
+        for names in scan_keys(self._link, self.names.entity_pattern(entity)):
+            yield from (self.names.split(entity, name)[1] for name in names)
+
+    def stored_views(self, entity: str, keys: Sequence[bytes], buckets: int) -> int:
+        """How many rows and tombstones of any view are stored under the encoded keys."""
+        names = [self.names.entity_key(entity, bucket_of(key, buckets), key) for key in keys]
+        return sum(map(len, self._pipeline([(name, ("HKEYS", name)) for name in names])))
+
+    def remove(self, entity: str, keys: Sequence[bytes], buckets: int) -> int:
+        """Remove all that is stored under the encoded keys; how many rows and tombstones it was.
+
+        It stays removed if each view was pushed without them and sealed before: a push that was
+        planned earlier writes nothing any more.
+        """
+        removed = 0
+        for key in keys:
+            name = self.names.entity_key(entity, bucket_of(key, buckets), key)
+            while fields := self._link.call("HKEYS", name, key=name):
+                removed += self._link.call("HDEL", name, *fields, key=name)
         return removed
 
     def sweep(self, keep_ms: Mapping[str, Mapping[str, int]]) -> Swept:
@@ -311,7 +346,7 @@ class OnlineStore:
             keep_ms: Entity → view → how long after its event_timestamp a row is kept (0 for ever),
                 of everything that is declared.
         """
-        self._require_functions()
+        load_functions(self._link, self._library)
         self._forget_undeclared(keep_ms)
         swept = Swept()
         for names in scan_keys(self._link, self.names.any_entity_pattern()):
@@ -342,13 +377,11 @@ class OnlineStore:
         names = [self.names.bucket_key(entity, bucket) for bucket in range(buckets)]
         calls = [(name, ("HMGET", name, view, f"table:{view}")) for name in names]
         found = enumerate(self._pipeline(calls))
-        return {
-            bucket: (seal, claim.decode() if claim else None) for bucket, (seal, claim) in found
-        }
+        return {n: (seal, claim.decode() if claim else None) for n, (seal, claim) in found}
 
     def _hash(self, name: bytes) -> dict[str, str]:
         flat = self._link.call("HGETALL", name, key=name)
-        return {field.decode(): text.decode() for field, text in flat.items()}
+        return {name.decode(): text.decode(errors="replace") for name, text in flat.items()}
 
     def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
         answers = self._link.send(calls)
@@ -365,26 +398,3 @@ class OnlineStore:
             if isinstance(answer, exceptions.RedisError):
                 raise refused(self._link, answer) from None
         return answers
-
-    def _require_functions(self) -> None:
-        """Load the library on every master that lacks it."""
-        name = self._library.name
-        for node, found in self._link.each("FUNCTION", "LIST", "LIBRARYNAME", name).items():
-            if not found:
-                self._load_functions(node)
-
-    def _load_functions(self, node: str) -> None:
-        run: Callable[..., Any] = self._link.masters()[node].execute_command
-        try:
-            run("FUNCTION", "LOAD", self._library.source)
-        except exceptions.NoPermissionError:
-            raise OnlineError(
-                f"The functions that pushes call are not loaded at {node}, and this user may not "
-                "run 'function|load'.",
-                fix="Load them as a user who may: `lockstep up` with that user in "
-                "LOCKSTEP_REDIS_URL (docs/how-to-redis.md).",
-                effect="Nothing was pushed.",
-            ) from None
-        except exceptions.RedisError as error:
-            if "already exists" not in str(error):  # another process was faster
-                raise self._link.wrapped(error, "Nothing was pushed.") from None

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from lockstep.errors import StoreError
@@ -73,6 +74,14 @@ class _S3Place(Place):
                 return self.read_if_exists(name) == data
         return True
 
+    def upload(self, name: str, file: Path) -> None:
+        with self._reporting(name):  # in pieces, so that a large file needs little memory
+            self._client.get().upload_file(str(file), self._bucket, self._key(name))
+
+    def download(self, name: str, file: Path) -> None:
+        with self._reporting(name):
+            self._client.get().download_file(self._bucket, self._key(name), str(file))
+
     def exists(self, name: str) -> bool:
         with self._reporting(name, missing_ok=True):
             self._client.get().head_object(Bucket=self._bucket, Key=self._key(name))
@@ -85,11 +94,12 @@ class _S3Place(Place):
 
     @contextmanager
     def _reporting(self, name: str, *, missing_ok: bool = False) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
         try:
             yield
-        except (ClientError, BotoCoreError, HTTPClientError) as error:
+        except (ClientError, BotoCoreError, HTTPClientError, Boto3Error) as error:
             code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
             if missing_ok and code in _MISSING:
                 return

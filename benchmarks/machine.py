@@ -3,15 +3,14 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("polars", "deltalake", "redis", "hiredis", "msgspec", "uvloop")
 
-
-def machine() -> dict[str, Any]:
-    """CPU model and number, memory, kernel and versions."""
+def machine(packages: Iterable[str]) -> dict[str, Any]:
+    """CPU model and number, memory, kernel, and versions of packages."""
     model = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     memory = next(line for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
     return {
@@ -20,7 +19,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(int(memory.split()[1]) / 2**20),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in packages},
         "commit": _commit(),
     }
 
@@ -35,7 +34,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _commit() -> str:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     asked = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603

@@ -1,0 +1,1 @@
+"""Erasure of one entity, from everything that holds it."""
