@@ -410,8 +410,8 @@ def test_a_naive_timestamp_needs_its_zone(built: TinyProject) -> None:
 @pytest.mark.parametrize(
     ("spine", "to", "words"),
     [
-        ("absent.parquet", "set.parquet", "can't be read"),
-        ("labels.xlsx", "set.parquet", "no known kind"),
+        ("absent.parquet", "set.parquet", "does not exist"),
+        ("labels.xlsx", "set.parquet", "does not exist"),
         ("labels.csv", "set.txt", "no known kind"),
         ("labels.csv", "nowhere/set.csv", "can't be written"),
     ],

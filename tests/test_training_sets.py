@@ -260,6 +260,7 @@ def test_every_set_has_a_manifest_that_its_schema_describes(made: World, sets: K
     assert {"one": "2026-03-05..2026-03-11, 2026-10-30..2026-11-03"} == dict(view.code_versions)
     assert ["visits"] == [view for view in kept.manifest.views if view not in short.manifest.views]
     assert kept.manifest.libraries["polars"] == pl.__version__
+    assert kept.manifest.libraries["lockstep"].startswith("0.")
 
 
 def test_a_manifest_that_was_changed_is_refused(made: World, sets: KeptSets) -> None:

@@ -1,9 +1,13 @@
 """Versions of what has a say in the bits of a result."""
 
 import platform
+import tomllib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final
+
+import lockstep
 
 _NAMES: Final = ("lockstep", "polars", "pyarrow", "numpy", "deltalake")
 
@@ -16,5 +20,12 @@ def versions() -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from its sources
-            found[name] = "unknown"
+            found[name] = _of_sources()
     return found
+
+
+def _of_sources() -> str:
+    file = Path(lockstep.__file__).parents[1] / "pyproject.toml"
+    if not file.is_file():
+        return "unknown"
+    return f"{tomllib.loads(file.read_text('utf-8'))['project']['version']}+sources"
