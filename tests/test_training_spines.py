@@ -220,7 +220,7 @@ def test_rows_in_the_future_of_the_store_are_reported(made: World) -> None:
         assert [
             sentence
             for sentence in found
-            if sentence.startswith("2 of 5 rows of the spine are later than now, 2026-11-11 05:00")
+            if sentence.startswith("1 of 5 rows of the spine are later than now, 2026-11-11 05:00")
         ]
         assert (
             "The days of usage go up to 2026-11-03; 3 of 5 rows of the spine are at or after the "
