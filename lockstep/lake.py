@@ -20,6 +20,7 @@ from lockstep.superseded import keep_superseded
 from lockstep.time import INSTANT
 
 Outcome: TypeAlias = Literal["committed", "unchanged", "quarantined", "released"]
+_CERTIFIED: Final[Sequence[Outcome]] = ("committed", "unchanged", "released")
 
 LEDGER_COLUMNS: Final[Mapping[str, pl.DataType]] = {
     "view": pl.String(),
@@ -71,6 +72,14 @@ class LedgerEntry:
     content_hash: str
     inputs: Mapping[str, str]
     verdicts: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Produced:
+    """Which version of the code last produced which content of one day."""
+
+    content_hash: str
+    code_version: str
 
 
 class Lake:
@@ -166,26 +175,38 @@ class Lake:
         self, view: str, days: Collection[date] | None = None
     ) -> dict[date, LedgerEntry]:
         """Return day → the newest recomputation of it that was committed or changed nothing."""
-        return self._latest(view, days, ("committed", "unchanged", "released"))
+        newest = self._latest(view, days, _CERTIFIED)
+        return {row["day"]: _entry(row) for row in newest.iter_rows(named=True)}
 
     def latest_attempts(
         self, view: str, days: Collection[date] | None = None
     ) -> dict[date, LedgerEntry]:
         """Return day → the newest recomputation of it, whatever came of it."""
-        return self._latest(view, days, ("committed", "unchanged", "released", "quarantined"))
+        newest = self._latest(view, days, (*_CERTIFIED, "quarantined"))
+        return {row["day"]: _entry(row) for row in newest.iter_rows(named=True)}
+
+    def produced(self, view: str) -> dict[date, Produced]:
+        """Return day → what the code last produced; reads a fifth of what `latest_entries` does."""
+        columns = ["day", "revision", "recorded_at", "content_hash", "code_version"]
+        newest = self._latest(view, None, _CERTIFIED, columns)
+        rows = newest.select("day", "content_hash", "code_version").iter_rows()
+        return {day: Produced(content, code) for day, content, code in rows}
 
     def _latest(
-        self, view: str, days: Collection[date] | None, outcomes: Sequence[Outcome]
-    ) -> dict[date, LedgerEntry]:
+        self,
+        view: str,
+        days: Collection[date] | None,
+        outcomes: Sequence[Outcome],
+        columns: Sequence[str] = tuple(LEDGER_COLUMNS),
+    ) -> pl.DataFrame:
         rows = self._ledger.scan().filter(
             pl.col("view") == view, pl.col("outcome").is_in(list(outcomes))
         )
         if days is not None:
             rows = rows.filter(pl.col("day").is_in(list(days)))
         with answering(f"The ledger of {self.place.uri}"):
-            found = rows.collect()
-        newest = found.sort("revision", "recorded_at").unique("day", keep="last")
-        return {row["day"]: _entry(row) for row in newest.iter_rows(named=True)}
+            found = rows.select(columns).collect()
+        return found.sort("revision", "recorded_at").unique("day", keep="last")
 
     def record_profiles(
         self, view: str, profiles: Mapping[tuple[date, int], Mapping[str, ColumnProfile]]

@@ -228,8 +228,9 @@ def _commit(
     ]
     results = {result.day: result for result in lake.table(view).commit(proposals, now=now)}
     crash_point("committed")
-    # Of all days, not of the changed ones: an earlier run may have died just before this.
-    lake.keep_superseded(view, results)
+    # Of the unchanged ones too: an earlier run may have died just before this.
+    if restated := {day for day, result in results.items() if result.revision > 1}:
+        lake.keep_superseded(view, restated)
     crash_point("kept")
     unprofiled = _without_profile(lake, view, results)
     lake.record_profiles(

@@ -6,11 +6,12 @@ Nothing here writes to the lake, except the cache of what was learnt of landed f
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import TypeVar
 
 from lockstep.compute import inputs_of
 from lockstep.errors import ContractChangedError, OnlineError
 from lockstep.freshness import Freshness, freshness
-from lockstep.lake import Lake, LedgerEntry
+from lockstep.lake import Lake, LedgerEntry, Produced
 from lockstep.landing import look
 from lockstep.parity import unsealed_days
 from lockstep.quarantine import Quarantine, Quarantined
@@ -20,6 +21,8 @@ from lockstep.stores.delta import DayRecord
 from lockstep.stores.redis import OnlineStore, ServerInfo
 from lockstep.time import days_between
 from lockstep.view import FeatureView
+
+_Noted = TypeVar("_Noted", LedgerEntry, Produced)
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def gaps(days: Collection[date]) -> list[date]:
 
 
 def code_versions(
-    records: Mapping[date, DayRecord], ledger: Mapping[date, LedgerEntry]
+    records: Mapping[date, DayRecord], ledger: Mapping[date, _Noted]
 ) -> dict[str, list[date]]:
     """Return version → the committed days whose content that code last produced, in order.
 
@@ -216,7 +219,7 @@ def stale_days(
     return stale
 
 
-def _entry(record: DayRecord, entry: LedgerEntry | None) -> LedgerEntry | None:
+def _entry(record: DayRecord, entry: _Noted | None) -> _Noted | None:
     """Return the ledger's entry if it speaks of the certified content: a crash may leave it out."""
     return entry if entry is not None and entry.content_hash == record.content_hash else None
 

@@ -227,7 +227,7 @@ def _pin_view(lake: Lake, view: FeatureView, wanted: Sequence[str], mode: str) -
             day: [(record.revision, record.content_hash) for record in records]
             for day, records in (current if mode == "event" else history.days).items()
         }
-        produced = code_versions(history.current, lake.latest_entries(view.name))
+        produced = code_versions(history.current, lake.produced(view.name))
         versions = {version: span(of) for version, of in produced.items()}
     return ViewPin(
         view=view.name,
