@@ -19,6 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, or the name of its error if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class LockstepError(Exception):
     """A sentence built from its parts, so that no message forgets one of them.
 

@@ -13,19 +13,19 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lockstep.errors import InputError, LockstepError, StoreError
+from lockstep.set_folder import MANIFEST, SETS, WORK, in_set, names_with
 from lockstep.stores.delta import DayRecord, stored_table
-from lockstep.stores.file_log import LOG, FileLog, read_file_log, tables_in
+from lockstep.stores.delta_log import LOG
+from lockstep.stores.file_log import DATA_FILE, FileLog, read_file_log, tables_in
 from lockstep.stores.files import FileInfo, Place
 from lockstep.stores.history import SliceReader
 from lockstep.superseded import keep_superseded, not_kept
 from lockstep.time import micros
-from lockstep.training.manifest import MANIFEST, Manifest
-from lockstep.training.workspace import SETS, WORK
+from lockstep.training.manifest import Manifest
 
 SAFE_AGE: Final = timedelta(days=1)
 """How old a file must be that no commit names, or the folder of something interrupted."""
-KINDS: Final = ("offline", "bronze", "superseded", "ledger", "profiles")
-_DATA: Final = re.compile(r"\.parquet(#\d+)?$")
+KINDS: Final = ("offline", "bronze", "superseded", "ledger", "profiles", "training_profiles")
 _STAGED: Final = re.compile(r"(?:offline|bronze)/_rebuild/[^/]+/[^/]+")
 _DELETERS: Final = 8
 _NOTHING: Final = "Nothing was deleted."
@@ -127,22 +127,19 @@ def pinned_versions(root: Place) -> Pins:
         InputError: A manifest cannot be read: what it pins is not known.
     """
     pins: dict[str, dict[int, str]] = {}
-    for info in root.list(SETS):
-        parts = info.path.split("/")
-        if len(parts) != 3 or parts[2] != MANIFEST or parts[1].startswith(WORK):  # noqa: PLR2004 - training_sets/<name>/manifest.json
-            continue
-        data = root.read_if_exists(info.path)
+    for name in names_with(root):
+        data = root.read_if_exists(in_set(name, MANIFEST))
         if data is None:
             continue  # deleted since it was listed
         try:
-            manifest = Manifest.from_bytes(data, root.path(info.path))
+            manifest = Manifest.from_bytes(data, root.path(in_set(name, MANIFEST)))
         except LockstepError as error:
             raise InputError(
                 f"{error.culprit} What it pins is not known.",
                 expected=error.expected,
                 got=error.got,
                 fix="Restore it, or remove its training set if nobody needs it, and run again: "
-                f"lockstep training-sets remove {parts[1]}.",
+                f"lockstep training-sets remove {name}.",
                 effect=_NOTHING,
             ) from error
         for view, pin in manifest.views.items():
@@ -198,7 +195,7 @@ def _collect(root: Place, table: _Table, pins: Pins, ages: _Ages, *, dry_run: bo
     going = [
         info
         for info in table.files
-        if _DATA.search(info.path)
+        if DATA_FILE.search(info.path)
         and not info.path.startswith(f"{LOG}/")
         and info.path not in needed
         and info.modified_ns < (ages.kept if info.path in ever else ages.safe)

@@ -30,8 +30,7 @@ from lockstep.throttle import Throttle
 from lockstep.time import parse_days
 from lockstep.training.leakage import Leakage, compare_modes
 from lockstep.training.manifest import Manifest, Mode
-from lockstep.training.order import Order, order
-from lockstep.training.pins import Pinned
+from lockstep.training.order import order
 from lockstep.training.plan import Plan, Progress, build, plan_set
 from lockstep.training.reproduce import pinned_like
 from lockstep.training.spine import AnySpine
@@ -194,7 +193,17 @@ class Store:
             LockstepWarning: The days of a view were built by different versions of its code, or
                 rows of the spine lie in the future. `TrainingSet.warnings` says more.
         """
-        asked = self._order(spine, features, mode, timestamp, time_zone, name, to, memory)
+        asked = order(
+            self,
+            spine,
+            features,
+            mode=mode,
+            timestamp=timestamp,
+            time_zone=time_zone,
+            name=name,
+            to=to,
+            memory=memory,
+        )
         _warn(asked.pinned.code_warnings)
         found = build(self, asked, progress)
         _warn(found.future)
@@ -223,7 +232,18 @@ class Store:
             parts: At least so many parts, up to 256.
             workers: How many processes of this machine join parts at a time; they share the memory.
         """
-        asked = self._order(spine, features, mode, timestamp, time_zone, name, to, memory, workers)
+        asked = order(
+            self,
+            spine,
+            features,
+            mode=mode,
+            timestamp=timestamp,
+            time_zone=time_zone,
+            name=name,
+            to=to,
+            memory=memory,
+            workers=workers,
+        )
         _warn(asked.pinned.code_warnings)
         plan = plan_set(self, asked, parts)
         _warn(plan.pinned.future)
@@ -251,37 +271,16 @@ class Store:
         pinned = None
         if like is not None:
             pinned = pinned_like(self, like, features, timestamp=timestamp, time_zone=time_zone)
-        asked = self._order(
-            spine, features, "event", timestamp, time_zone, None, None, memory, like=pinned
-        )
-        return compare_modes(self, asked, progress)
-
-    def _order(
-        self,
-        spine: AnySpine,
-        features: Features,
-        mode: Mode,
-        timestamp: str,
-        time_zone: str | None,
-        name: str | None,
-        to: str | Path | None,
-        memory: int | None,
-        workers: int = 1,
-        like: Pinned | None = None,
-    ) -> Order:
-        return order(
+        asked = order(
             self,
             spine,
             features,
-            mode=mode,
             timestamp=timestamp,
             time_zone=time_zone,
-            name=name,
-            to=to,
             memory=memory,
-            workers=workers,
-            like=like,
+            like=pinned,
         )
+        return compare_modes(self, asked, progress)
 
     def parity(self, *names: str) -> list[Parity]:
         """Compare online with offline for every entity of the named views.

@@ -7,13 +7,13 @@ from rich.text import Text
 
 from lockstep.cli.console import out, table, text
 from lockstep.cli.masking import MASK
+from lockstep.training.profile import MOSTLY
 
 if TYPE_CHECKING:
     from lockstep.training.leakage import Leakage
     from lockstep.training.profile import FeatureProfile
 
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
-_MOSTLY: Final = 0.5
 _SHOWN: Final = 3
 _UNITS: Final = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
@@ -61,7 +61,7 @@ def _row(name: str, found: "FeatureProfile", *, hidden: bool) -> Sequence[object
 
 
 def _share(share: float) -> Text:
-    return text(f"{share:.1%}", "yellow" if share > _MOSTLY else "")
+    return text(f"{share:.1%}", "yellow" if share > MOSTLY else "")
 
 
 def _values(found: "FeatureProfile") -> str:

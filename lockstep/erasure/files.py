@@ -15,10 +15,12 @@ from lockstep.errors import InputError
 from lockstep.hashing import content_hash
 from lockstep.lake import Lake
 from lockstep.schema import NAME
+from lockstep.set_folder import MANIFEST, SETS, VOIDED, in_set, names_with
 from lockstep.stores.delta import DayTable, stored_table
+from lockstep.stores.delta_log import LOG
+from lockstep.stores.file_log import DATA_FILE
 from lockstep.stores.files import FileInfo, Place
 from lockstep.stores.rewriting import (
-    LOG,
     Match,
     UnreadableError,
     count_rows,
@@ -26,13 +28,8 @@ from lockstep.stores.rewriting import (
     without_rows,
 )
 
-VOIDED: Final = "voided.json"
-SETS: Final = "training_sets"
 _PROFILES: Final = "training_profiles"
-_MANIFEST: Final = "manifest.json"
-_ROWS: Final = re.compile(r"\.parquet(#\d+)?$")
 _DAYS: Final = re.compile(r"(bronze|offline)/[^_/][^/]*")
-_SET: Final = re.compile(rf"{SETS}/([^/]+)/{_MANIFEST}")
 _OWN: Final = re.compile(r"\.(json|parquet)$")
 
 
@@ -71,7 +68,7 @@ def survey(place: Place, files: Collection[FileInfo], match: Match) -> Survey:
     tables = {path for info in files if (path := _table_of_log(info.path))}
     concerned: set[str] = set()
     for info in files:
-        if not _ROWS.search(info.path) or _table_of_log(info.path):
+        if not DATA_FILE.search(info.path) or _table_of_log(info.path):
             continue
         try:
             found = count_rows(place, info.path, match)
@@ -144,14 +141,11 @@ def void_sets(lake: Lake, digest: str, found: Survey, now: datetime) -> list[str
     """
     holding = {path.split("/")[1] for path in found.rows if path.startswith(f"{SETS}/")}
     voided = []
-    for info in lake.place.list(SETS):
-        name = _SET.fullmatch(info.path)
-        if name is None:
-            continue
-        manifest = json.loads(lake.place.read(info.path))
-        if name[1] in holding or changed_pins(lake, manifest):
-            _void(lake.place, name[1], manifest, digest, now)
-            voided.append(name[1])
+    for name in names_with(lake.place):
+        manifest = json.loads(lake.place.read(in_set(name, MANIFEST)))
+        if name in holding or changed_pins(lake, manifest):
+            _void(lake.place, name, manifest, digest, now)
+            voided.append(name)
     return voided
 
 
@@ -167,7 +161,7 @@ def _void(place: Place, name: str, manifest: Mapping[str, Any], digest: str, now
     }
     if elsewhere := manifest.get("files", {}).get("to"):
         said["elsewhere"] = elsewhere
-    place.write(f"{SETS}/{name}/{VOIDED}", json.dumps(said, indent=2).encode())
+    place.write(in_set(name, VOIDED), json.dumps(said, indent=2).encode())
     for info in place.list(f"{SETS}/{name}"):
         if info.path.endswith(".json") and not info.path.endswith(f"/{VOIDED}"):
             place.delete(info.path)
@@ -199,8 +193,7 @@ def require_not_voided(lake: Lake, name: str | None, manifest: Mapping[str, Any]
     """
     if not lake.place.list(FOLDER):
         return
-    kept = name is not None and NAME.match(name)
-    gone = kept and lake.place.exists(f"{SETS}/{name}/{VOIDED}")
+    gone = name is not None and NAME.match(name) and lake.place.exists(in_set(name, VOIDED))
     if (gone and not manifest) or changed_pins(lake, manifest):
         raise InputError(
             f"The training set {name or 'of this manifest'} was voided by an erasure.",
@@ -213,11 +206,7 @@ def require_not_voided(lake: Lake, name: str | None, manifest: Mapping[str, Any]
 def drop_profiles(lake: Lake) -> None:
     """Rewrite the profiles of training sets without those of voided ones."""
     files = below(lake)
-    voided = {
-        info.path.split("/")[1]
-        for info in files
-        if info.path.startswith(f"{SETS}/") and info.path.endswith(f"/{VOIDED}")
-    }
+    voided = set(names_with(lake.place, VOIDED))
     of_sets = [info for info in files if info.path.startswith(f"{_PROFILES}/")]
     if not voided or not of_sets:
         return
@@ -251,8 +240,7 @@ def other_data(files: Collection[FileInfo]) -> list[str]:
 def elsewhere(lake: Lake) -> list[tuple[str, str]]:
     """Return voided training sets that were written to a file elsewhere, with that file."""
     found = []
-    for info in lake.place.list(SETS):
-        if info.path.endswith(f"/{VOIDED}"):
-            said = json.loads(lake.place.read(info.path))
-            found += [(said["name"], said["elsewhere"])] if "elsewhere" in said else []
+    for name in names_with(lake.place, VOIDED):
+        said = json.loads(lake.place.read(in_set(name, VOIDED)))
+        found += [(said["name"], said["elsewhere"])] if "elsewhere" in said else []
     return found

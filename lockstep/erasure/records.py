@@ -10,6 +10,7 @@ from lockstep.catalog import Catalog
 from lockstep.erasure.files import below, restate, survey
 from lockstep.lake import Lake
 from lockstep.profile import profile
+from lockstep.stores.delta_log import LOG
 from lockstep.stores.rewriting import Match, without_rows
 from lockstep.view import FeatureView
 
@@ -64,7 +65,7 @@ def _profile(lake: Lake, view: FeatureView, revisions: Mapping[date, int]) -> No
 def _drop_profiles(lake: Lake, days: Mapping[str, Mapping[date, int]]) -> None:
     """Rewrite the profiles' files without those of older revisions of these days."""
     files = [info for info in below(lake) if info.path.startswith("profiles/")]
-    log = [info for info in files if "/_delta_log/" in info.path]
+    log = [info for info in files if f"/{LOG}/" in info.path]
     for name, revisions in days.items():
         older = _older(revisions)
         of_view = [info for info in files if f"/view={name}/" in info.path]

@@ -16,6 +16,7 @@ import msgspec
 
 from lockstep.errors import StoreError
 
+LOG: Final = "_delta_log"
 METADATA_KEY: Final = "lockstep"
 _PARQUET: Final = {"format": {"provider": "parquet", "options": {}}}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -81,7 +82,7 @@ class LogFile:
 
 def log_file(version: int) -> str:
     """Return the path of a commit, relative to its table."""
-    return f"_delta_log/{version:020d}.json"
+    return f"{LOG}/{version:020d}.json"
 
 
 def transaction_id(name: str, day: date) -> str:

@@ -1,5 +1,6 @@
 """Which files a Delta table consists of, version by version, from every commit of its log."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from urllib.parse import unquote
 import msgspec
 
 from lockstep.errors import StoreError
+from lockstep.stores.delta_log import LOG
 from lockstep.stores.files import FileInfo, Place
 
-LOG: Final = "_delta_log"
+DATA_FILE: Final = re.compile(r"\.parquet(#\d+)?$")
+"""How a data file ends; `#1` and so on is one that a killed writer left."""
 _DIGITS: Final = 20
 _READERS: Final = 8
 

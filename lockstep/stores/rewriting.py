@@ -17,12 +17,10 @@ import polars as pl
 
 from lockstep.hashing import content_hash
 from lockstep.stores.causes import answering
-from lockstep.stores.delta_log import METADATA_KEY
+from lockstep.stores.delta_log import LOG, METADATA_KEY
 from lockstep.stores.files import Place
 from lockstep.stores.proposal import DAY, KNOWN_AT
 from lockstep.stores.tables import existing_table
-
-LOG: Final = "_delta_log"
 
 Match: TypeAlias = Callable[[pl.LazyFrame], pl.Expr | None]
 """Which rows of a file are meant; None if its columns cannot say."""

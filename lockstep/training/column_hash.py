@@ -7,7 +7,6 @@ a hash of its own, so that a difference can be named.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import polars as pl
@@ -48,7 +47,7 @@ class ColumnHashes:
         self._sinks = {name: hashlib.sha256(text.encode()) for name, text in start.items()}
         self._rows = 0
 
-    def update(self, block: pl.DataFrame, pool: ThreadPoolExecutor | None = None) -> None:
+    def update(self, block: pl.DataFrame) -> None:
         """Take in the next block.
 
         Raises:
@@ -57,12 +56,8 @@ class ColumnHashes:
         if self._rows % BLOCK:
             raise ValueError("a shorter block must be the last one")
         self._rows += block.height
-        names = list(self._sinks)
-        if pool is None:
-            for name in names:
-                self._feed(name, block[name])
-        else:
-            list(pool.map(lambda name: self._feed(name, block[name]), names))
+        for name in self._sinks:
+            self._feed(name, block[name])
 
     def _feed(self, name: str, values: pl.Series) -> None:
         sink = self._sinks[name]

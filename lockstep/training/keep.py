@@ -10,14 +10,15 @@ import polars as pl
 
 from lockstep.crash import crash_point
 from lockstep.errors import InputError, LockstepError
+from lockstep.set_folder import SETS
 from lockstep.training.column_hash import total_hash
 from lockstep.training.join import Joined
 from lockstep.training.kept_sets import KeptSets, name_for, require_same_answer
-from lockstep.training.manifest import Contents, Manifest
+from lockstep.training.manifest import Contents, Manifest, beside
 from lockstep.training.parts import SPINE
 from lockstep.training.pins import Pinned
 from lockstep.training.profile import FeatureProfile, Profiler, identifying, without_values
-from lockstep.training.set_file import SetFile, beside, describes, exporting
+from lockstep.training.set_file import SetFile, describes, exporting
 from lockstep.training.training_set import (
     SetInFile,
     TrainingSet,
@@ -26,7 +27,7 @@ from lockstep.training.training_set import (
     profile_json,
     warnings_of,
 )
-from lockstep.training.workspace import SETS, Workspace
+from lockstep.training.workspace import Workspace
 
 if TYPE_CHECKING:
     from lockstep.store import Store

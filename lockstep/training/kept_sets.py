@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final
 from lockstep.errors import InputError, UnknownNameError
 from lockstep.lake import Lake
 from lockstep.schema import NAME
+from lockstep.set_folder import MANIFEST, SETS, in_set, names_with
 from lockstep.stores.files import Place
-from lockstep.training.manifest import MANIFEST, Manifest
-from lockstep.training.workspace import SETS, WORK, Workspace, reporting
+from lockstep.training.manifest import Manifest
+from lockstep.training.workspace import Workspace, reporting
 
 if TYPE_CHECKING:
     from lockstep.training.pins import Pinned
@@ -43,12 +44,16 @@ class KeptSets:
 
     def names(self) -> list[str]:
         """Return the names of the kept sets, sorted."""
-        found = [info.path.split("/") for info in self._place.list(SETS)]
-        return sorted(
-            parts[1]
-            for parts in found
-            if len(parts) == 3 and parts[2] == MANIFEST and not parts[1].startswith(WORK)  # noqa: PLR2004
-        )
+        return sorted(names_with(self._place))
+
+    def exists(self, name: str) -> bool:
+        """Return whether the lake keeps a set of that name."""
+        return self._place.exists(in_set(name, MANIFEST))
+
+    def has_file(self, manifest: Manifest, file: str) -> bool:
+        """Return whether "data" or "spine" of a kept set is where its manifest says."""
+        name = manifest.files.get(file)
+        return name is not None and self._place.exists(in_set(manifest.name or "", name))
 
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of a kept set.
@@ -70,7 +75,7 @@ class KeptSets:
         """Return the manifest of a kept set, or None if there is no such set."""
         if not NAME.match(name):
             return None
-        file = f"{SETS}/{name}/{MANIFEST}"
+        file = in_set(name, MANIFEST)
         content = self._place.read_if_exists(file)
         return None if content is None else Manifest.from_bytes(content, self._place.path(file))
 
@@ -81,11 +86,11 @@ class KeptSets:
     def path(self, manifest: Manifest, file: str) -> str | None:
         """Return where "data" or "spine" of a kept set is: a path or an s3:// URI; None if not."""
         name = manifest.files.get(file)
-        return self._place.path(f"{SETS}/{manifest.name}/{name}") if name else None
+        return self._place.path(in_set(manifest.name or "", name)) if name else None
 
     def profile(self, name: str) -> bytes | None:
         """Return the profile that was kept with a set, as JSON."""
-        return self._place.read_if_exists(f"{SETS}/{name}/{PROFILE}")
+        return self._place.read_if_exists(in_set(name, PROFILE))
 
     def remove(self, name: str) -> Manifest | None:
         """Remove a kept set and free what it pins; return its manifest, None if it is damaged.
@@ -98,7 +103,7 @@ class KeptSets:
         found: Manifest | None = None
         with suppress(InputError):
             found = self.manifest(name)
-        self._place.delete(f"{SETS}/{name}/{MANIFEST}")  # no manifest, no set
+        self._place.delete(in_set(name, MANIFEST))  # no manifest, no set
         self._place.delete_all(f"{SETS}/{name}")
         folder = Path(self._place.path(f"{SETS}/{name}"))
         if not self._place.remote and folder.is_dir():
@@ -219,7 +224,7 @@ def require_same_question(there: Manifest | None, name: str, asked: "Pinned") ->
     Raises:
         InputError: It can't be: something else was asked for under that name.
     """
-    if there is not None and _question(there) != _question(asked):
+    if there is not None and question(there) != question(asked):
         raise _taken(name, _OTHER, "Nothing was joined.")
 
 
@@ -231,7 +236,7 @@ def require_same_answer(there: Manifest, made: Manifest) -> None:
     """
     if there.spine.hash != made.spine.hash:
         what = "another spine"
-    elif _question(there) != _question(made):
+    elif question(there) != question(made):
         what = _OTHER
     elif there.output.hash != made.output.hash:
         what = "other values"
@@ -240,7 +245,8 @@ def require_same_answer(there: Manifest, made: Manifest) -> None:
     raise _taken(made.name or "", what, "The kept set is as it was; no file was written.")
 
 
-def _question(of: "Manifest | Pinned") -> tuple[object, ...]:
+def question(of: "Manifest | Pinned") -> tuple[object, ...]:
+    """Return what was asked of a spine, and of whatever was committed then."""
     return of.features, of.mode, of.timestamp, of.time_zone
 
 

@@ -16,12 +16,12 @@ import polars as pl
 
 from lockstep.errors import InputError
 from lockstep.hashing import type_name
+from lockstep.set_folder import MANIFEST
 
 Mode: TypeAlias = Literal["event", "known"]
 MODES: Final = ("event", "known")
 FORMAT: Final = 1
 BOUNDS: Final = "event_timestamp <= t <= event_timestamp + ttl"
-MANIFEST: Final = "manifest.json"
 
 _PLAIN: Final[dict[str, pl.DataType]] = {
     "int8": pl.Int8(),
@@ -208,14 +208,18 @@ class Manifest:
             raise _unusable(where, f"{type(error).__name__} on reading") from error
 
 
+def beside(path: Path) -> Path:
+    """Return where the manifest of a set stands that was written to a file."""
+    return path.with_name(f"{path.name}.{MANIFEST}")
+
+
 def read_manifest(path: Path) -> Manifest:
     """Return the manifest in a local file, or beside a set that was written to a file.
 
     Raises:
         InputError: There is none, or it is not usable.
     """
-    beside = path.with_name(f"{path.name}.{MANIFEST}")
-    for file in (path / MANIFEST, beside if path.suffix != ".json" else path):
+    for file in (path / MANIFEST, beside(path) if path.suffix != ".json" else path):
         if file.is_file():
             return Manifest.from_bytes(file.read_bytes(), str(file))
     raise InputError(

@@ -104,7 +104,6 @@ def _hours(at: pl.Series) -> NDArray[np.int64]:
     return found
 
 
-@dataclass
 class Split:
     """Says which part each row of a spine belongs to, block by block.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lockstep.crash import crash_point
+from lockstep.set_folder import SETS, WORK
 from lockstep.training.column_hash import BLOCK, blocks_of, hashed, require_hashable
 from lockstep.training.join import Joined, join
 from lockstep.training.keep import Plan, Progress, complete, kept_set, put_kept, record_profile
@@ -34,7 +35,7 @@ from lockstep.training.parts import (
 from lockstep.training.pins import narrowed
 from lockstep.training.spine import Spine
 from lockstep.training.training_set import SetInMemory, TrainingSet, local_path, part_of
-from lockstep.training.workspace import SETS, WORK, Workspace
+from lockstep.training.workspace import Workspace
 
 if TYPE_CHECKING:
     from lockstep.store import Store

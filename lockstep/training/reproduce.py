@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lockstep.erasure.files import require_not_voided
-from lockstep.errors import InputError, LockstepError, StoreError
+from lockstep.errors import InputError, LockstepError, StoreError, first_line
 from lockstep.hashing import content_hash
 from lockstep.serving.plan import Features, compile_plan
+from lockstep.time import zone_named
 from lockstep.training.column_hash import BLOCK, ColumnHashes
 from lockstep.training.kept_sets import KeptSets
 from lockstep.training.libraries import versions
@@ -131,9 +132,7 @@ def pinned_like(
 
 
 def _kept_spine(store: "Store", manifest: Manifest, path: str | None) -> str:
-    place = store.lake.place
-    name = f"training_sets/{manifest.name}/{manifest.files.get('spine')}"
-    if path is None or not place.exists(name):
+    if path is None or not KeptSets(store.lake).has_file(manifest, "spine"):
         raise InputError(
             "The spine of the manifest is not kept."
             if path is None
@@ -153,7 +152,7 @@ def _still_there(store: "Store", pin: ViewPin, manifest: Manifest) -> ViewPin:
     """
     if pin.version is None:
         return pin
-    view = PinnedView(pin, store.lake, _zone(manifest))
+    view = PinnedView(pin, store.lake, zone_named(manifest.partition_zone))
     try:
         history = view.reader.history
     except LockstepError as error:
@@ -189,12 +188,6 @@ def _records(history: Any, mode: Mode) -> Mapping[date, Sequence[Any]]:
         return {day: (record,) for day, record in history.current.items()}
     days: Mapping[date, Sequence[Any]] = history.days
     return days
-
-
-def _zone(manifest: Manifest) -> Any:
-    from lockstep.time import zone_named
-
-    return zone_named(manifest.partition_zone)
 
 
 def _require_equal_spine(manifest: Manifest, made: Manifest) -> None:
@@ -244,7 +237,7 @@ def _damaged(store: "Store", pin: ViewPin, manifest: Manifest) -> list[str]:
     """Return a sentence per revision whose stored rows are not those that were certified."""
     if pin.version is None:
         return []
-    reader = PinnedView(pin, store.lake, _zone(manifest)).reader
+    reader = PinnedView(pin, store.lake, zone_named(manifest.partition_zone)).reader
     columns = [name for name in reader.schema if name not in {"known_at", "day"}]
     said = []
     for day, revisions in pin.days.items():
@@ -265,9 +258,9 @@ def _check_kept_data(store: "Store", manifest: Manifest, out: Path | None) -> bo
     Raises:
         StoreError: It was changed, or can't be read.
     """
-    path = KeptSets(store.lake).path(manifest, "data")
-    name = f"training_sets/{manifest.name}/{manifest.files.get('data')}"
-    if path is None or not store.lake.place.exists(name):
+    sets = KeptSets(store.lake)
+    path = sets.path(manifest, "data")
+    if path is None or not sets.has_file(manifest, "data"):
         return False
     try:
         scan = pl.scan_parquet(path, glob=False, storage_options=store.lake.place.polars_options)
@@ -275,7 +268,7 @@ def _check_kept_data(store: "Store", manifest: Manifest, out: Path | None) -> bo
         for number in range(block_count(manifest.rows)):
             hashes.update(scan.slice(number * BLOCK, BLOCK).collect())
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        got = (str(error).splitlines() or [type(error).__name__])[0]
+        got = first_line(error)
         raise _spoilt(manifest, f"The kept data {path} can't be read.", got, out) from error
     if hashes.total == manifest.output.hash:
         return True

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lockstep.errors import InputError, LockstepError, LockstepWarning, StoreError
+from lockstep.stores.delta_log import LOG
 from lockstep.stores.files import FileInfo, open_place
 from lockstep.training.keep import Plan, Progress, kept_set
-from lockstep.training.kept_sets import KeptSets
+from lockstep.training.kept_sets import KeptSets, question
 from lockstep.training.leakage import Leakage
-from lockstep.training.manifest import MANIFEST, Manifest
+from lockstep.training.manifest import Manifest
 from lockstep.training.plan import finish
 from lockstep.training.request import TrainingRequest
-from lockstep.training.workspace import SETS
 
 if TYPE_CHECKING:
     from lockstep.store import Store
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _PLANNED: Final = "planned.json"
 _LONGEST: Final = 63
-_LOG: Final = "_delta_log"
 
 
 @dataclass(frozen=True)
@@ -113,10 +112,9 @@ def finish_request(store: "Store", planned: Planned) -> "TrainingSet":
 def _name_for(store: "Store", planned: Planned) -> str:
     """Return the name of the set that was made of this very plan, or else the next free one."""
     of = planned.plan.pinned
-    made = (of.created_at, planned.plan.spine.hash, of.features, of.mode, of.timestamp)
+    made = (of.created_at, planned.plan.spine.hash, question(of))
     for kept in _kept(KeptSets(store.lake), planned.request.name):
-        asked = (kept.features, kept.mode, kept.timestamp)
-        if kept.name is not None and (kept.created_at, kept.spine.hash, *asked) == made:
+        if kept.name is not None and (kept.created_at, kept.spine.hash, question(kept)) == made:
             return kept.name
     return free_name(store, planned.request.name)
 
@@ -185,14 +183,14 @@ def spine_state(store: "Store", request: TrainingRequest) -> str | None:
         status = Path(request.spine).stat()
         return f"{status.st_size} {status.st_mtime_ns}"
     if not remote:
-        files = open_place(request.spine).list(_LOG)
+        files = open_place(request.spine).list(LOG)
     else:
         below = request.spine.removeprefix(f"{store.project.root}/")
         folder, _, _ = below.rpartition("/")
         if store.lake.place.exists(below):
             files = [info for info in store.lake.place.list(folder) if info.path == below]
         else:
-            files = store.lake.place.list(f"{below}/{_LOG}")
+            files = store.lake.place.list(f"{below}/{LOG}")
     return " ".join(map(_state, files)) or None
 
 
@@ -202,8 +200,8 @@ def _state(info: FileInfo) -> str:
 
 def free_name(store: "Store", request: str) -> str:
     """Return the name under which the lake can keep the next set of a request."""
-    place = store.lake.place
-    return next(name for name in _names(request) if not place.exists(f"{SETS}/{name}/{MANIFEST}"))
+    sets = KeptSets(store.lake)
+    return next(name for name in _names(request) if not sets.exists(name))
 
 
 def settled(store: "Store", request: str, made: "TrainingSet") -> "TrainingSet":
@@ -237,7 +235,7 @@ def _names(request: str) -> Iterator[str]:
 
 
 def _content(of: Manifest) -> tuple[Any, ...]:
-    return of.spine.hash, of.output.hash, of.features, of.mode, of.timestamp
+    return of.spine.hash, of.output.hash, *question(of)
 
 
 def _told_in_manifest() -> Any:

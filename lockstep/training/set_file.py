@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lockstep.crash import crash_point
-from lockstep.errors import InputError
+from lockstep.errors import InputError, first_line
 from lockstep.training.column_hash import ColumnHashes
-from lockstep.training.manifest import MANIFEST, Manifest
+from lockstep.training.manifest import Manifest, beside
 
 KINDS: Final = (".parquet", ".csv")
 _NOTHING: Final = "Nothing was written."
@@ -35,7 +35,7 @@ class SetFile:
         self._path = path
         self._features = list(types)
         self.hashes = ColumnHashes(types)
-        self._pool = ThreadPoolExecutor(2)
+        self._pool = ThreadPoolExecutor(1)
         self._waiting: Future[None] | None = None
         self._writer: Any = None
 
@@ -162,12 +162,7 @@ def _writing(path: Path) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(
             f"The training set can't be written to {path}.",
-            got=(str(error).splitlines() or [type(error).__name__])[0],
+            got=first_line(error),
             fix="Choose another place; lists and structs need .parquet.",
             effect=_NOTHING,
         ) from error
-
-
-def beside(path: Path) -> Path:
-    """Return where the manifest of a set stands that was written to a file."""
-    return path.with_name(f"{path.name}.{MANIFEST}")

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from lockstep.errors import InputError
+from lockstep.errors import InputError, first_line
 from lockstep.stores.files import Place, open_place
 from lockstep.stores.plain_table import scan_table
 from lockstep.time import INSTANT, day_start, micros, to_utc, zone_named
@@ -117,7 +117,7 @@ def _converted(given: Any) -> pl.DataFrame:
             return pl.DataFrame(given)
     except (pl.exceptions.PolarsError, ValueError, TypeError) as error:
         raise InputError(
-            f"The spine, a {kind}, can't be converted.", got=_first_line(error), effect=_NOTHING
+            f"The spine, a {kind}, can't be converted.", got=_said(error), effect=_NOTHING
         ) from error
     raise InputError(
         f"The spine is a {kind}.",
@@ -164,12 +164,12 @@ def _reading(where: str) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(
-            f"The spine {where} can't be read.", got=_first_line(error), effect=_NOTHING
+            f"The spine {where} can't be read.", got=_said(error), effect=_NOTHING
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _said(error: BaseException) -> str:
+    return first_line(error).rstrip(".")
 
 
 def require_spine(

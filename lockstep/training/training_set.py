@@ -1,6 +1,7 @@
 """A training set: a spine with features joined to it, its manifest and its profile."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class TrainingSet:
+class TrainingSet(ABC):
     """A spine with features joined to it: its columns, then `view:feature` in asked order.
 
     Attributes:
@@ -45,9 +46,9 @@ class TrainingSet:
         self.future = tuple(future)
 
     @property
+    @abstractmethod
     def frame(self) -> pl.DataFrame:
         """The whole set in memory; read again at each use if it was written to a file."""
-        raise NotImplementedError
 
     def scan(self) -> pl.LazyFrame:
         """Return the set as a LazyFrame, rows in the spine's order."""
@@ -59,14 +60,14 @@ class TrainingSet:
         return self.manifest.rows
 
     @property
+    @abstractmethod
     def manifest(self) -> Manifest:
         """What pins it. Of a set that is only in memory its hashes are computed at first use."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def profile(self) -> Mapping[str, FeatureProfile]:
         """`view:feature` → what it looks like; computed at first use of a set in memory."""
-        raise NotImplementedError
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -6,14 +6,9 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from lockstep.errors import StoreError
 from lockstep.stores.files import Place
-
-SETS: Final = "training_sets"
-WORK: Final = ".work-"
-"""How the folder of a build that is under way begins, in the folder of the kept sets."""
 
 
 class Workspace:
