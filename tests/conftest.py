@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from lockstep.stores.server import EmbeddedServer
 
-pytest_plugins = ("tests.servers", "tests.tiny_project")
+pytest_plugins = ("tests.servers", "tests.tiny_project", "tests.s3_server", "tests.day_tables")
 
 # What a developer's shell or a CI runner may say, and the tests must not hear.
 _FOREIGN_PREFIXES = ("LOCKSTEP_", "DAGSTER_", "AWS_")

@@ -13,6 +13,7 @@ import pytest
 from lockstep.hashing import canonical, content_hash
 from lockstep.stores import delta
 from lockstep.stores.delta import DayTable, Proposal
+from tests.s3_server import BUCKET, S3
 
 INSTANT = pl.Datetime("us", "UTC")
 COLUMNS = {
@@ -68,6 +69,18 @@ def created(uri: Path | str, **changes: Any) -> DayTable:
     table = table_at(uri, **changes)
     table.create()
     return table
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> DayTable:
+    return created(tmp_path / "my lake" / "offline" / "txn_7d")
+
+
+@pytest.fixture(params=["local", "s3"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path, s3_store: S3) -> DayTable:
+    if request.param == "local":
+        return created(tmp_path / "my lake" / "offline" / "txn_7d")
+    return created(f"s3://{BUCKET}/{tmp_path.name}/offline/txn_7d", options=s3_store.options)
 
 
 NEW = {

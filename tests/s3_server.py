@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import boto3
-from moto.server import ThreadedMotoServer
+import pytest
 
 BUCKET = "lake"
 REFUSAL = (
@@ -65,6 +64,10 @@ class Faults:
 @contextmanager
 def s3_server() -> Iterator[S3]:
     """Run an empty store with one bucket."""
+    # Here: every run of the suite loads this module, and they take a second.
+    import boto3
+    from moto.server import ThreadedMotoServer
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -82,6 +85,12 @@ def s3_server() -> Iterator[S3]:
         yield store
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def s3_store() -> Iterator[S3]:
+    with s3_server() as running:
+        yield running
 
 
 @contextmanager

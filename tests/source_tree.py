@@ -32,7 +32,8 @@ def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
 
 
-def imports_of(file: Path, *, anywhere: bool = True) -> set[str]:
+@cache
+def imports_of(file: Path, *, anywhere: bool = True) -> frozenset[str]:
     """Dotted names of what the file imports; a name taken from a module counts as `module.name`.
 
     Without `anywhere`, only the imports that run when the module is imported: those in functions
@@ -45,7 +46,7 @@ def imports_of(file: Path, *, anywhere: bool = True) -> set[str]:
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {f"{node.module}.{name.name}" for name in node.names}
-    return found
+    return frozenset(found)
 
 
 def _at_import(node: ast.AST) -> Iterator[ast.AST]:

@@ -1,6 +1,5 @@
 """The append-only tables: rows are there once, whoever else appends."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,7 @@ from lockstep.errors import ConfigError, ContractChangedError, InputError, Store
 from lockstep.stores import tables
 from lockstep.stores.append_log import AppendLog
 from tests.day_tables import DAY, in_threads
-from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3]:
-    with s3_server() as running:
-        yield running
-
+from tests.s3_server import BUCKET, S3, Faults, faulty
 
 LOG = {"view": pl.String(), "day": pl.Date(), "revision": pl.Int64(), "verdicts": pl.String()}
 
@@ -32,10 +24,10 @@ def entries(view: str, count: int = 1) -> pl.DataFrame:
 
 
 @pytest.fixture(params=["local", "s3"])
-def log(request: pytest.FixtureRequest, tmp_path: Path, store: S3) -> AppendLog:
+def log(request: pytest.FixtureRequest, tmp_path: Path, s3_store: S3) -> AppendLog:
     if request.param == "local":
         return AppendLog(str(tmp_path / "my lake" / "ledger"), LOG)
-    return AppendLog(f"s3://{BUCKET}/{tmp_path.name}/ledger", LOG, options=store.options)
+    return AppendLog(f"s3://{BUCKET}/{tmp_path.name}/ledger", LOG, options=s3_store.options)
 
 
 def test_a_log_that_does_not_exist_is_empty(log: AppendLog) -> None:
@@ -90,14 +82,14 @@ def test_another_shape_is_refused_by_name(log: AppendLog) -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 3])
-def test_an_append_whose_reply_was_lost_is_there_once(store: S3, lost: int) -> None:
+def test_an_append_whose_reply_was_lost_is_there_once(s3_store: S3, lost: int) -> None:
     uri = f"s3://{BUCKET}/append-lost-{lost}/ledger"
-    AppendLog(uri, LOG, options=store.options).append(entries("first"))
+    AppendLog(uri, LOG, options=s3_store.options).append(entries("first"))
 
-    with faulty(store, Faults(lose_replies=lost)) as proxied:
+    with faulty(s3_store, Faults(lose_replies=lost)) as proxied:
         AppendLog(uri, LOG, options=proxied.options).append(entries("second"))
 
-    found = AppendLog(uri, LOG, options=store.options).scan().collect()
+    found = AppendLog(uri, LOG, options=s3_store.options).scan().collect()
     assert found["view"].sort().to_list() == ["first", "second"]
 
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,14 +71,15 @@ def part_of(file: Path) -> str:
     return file.relative_to(ROOT).with_suffix("").parts[0]
 
 
-def own_imports(file: Path, *, anywhere: bool = True) -> set[str]:
+@cache
+def own_imports(file: Path, *, anywhere: bool = True) -> frozenset[str]:
     """Modules of this project that the file imports."""
     found = set()
     for name in imports_of(file, anywhere=anywhere):
         module = name if name in MODULES else name.rpartition(".")[0]
         if module in MODULES:
             found.add(module)
-    return found
+    return frozenset(found)
 
 
 def reached_from(module: str) -> set[str]:

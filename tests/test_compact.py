@@ -1,7 +1,6 @@
 """Many small files become few: the same rows, whoever else writes, and nothing is deleted."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,17 @@ from lockstep.stores.history import SliceReader
 from lockstep.stores.tables import existing_table, table_files
 from lockstep.superseded import keep_superseded
 from tests.day_tables import COLUMNS, DAY, clock, created, in_threads, proposal, rows
-from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
+from tests.s3_server import BUCKET, S3, Faults, faulty
 
 LOG = {"view": pl.String(), "number": pl.Int64(), "text": pl.String()}
 NAMES = ["a b", "a/b=c", "txn_7d", "é%20%"]
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3]:
-    with s3_server() as running:
-        yield running
-
-
 @pytest.fixture(params=["local", "s3"])
-def log(request: pytest.FixtureRequest, tmp_path: Path, store: S3) -> AppendLog:
+def log(request: pytest.FixtureRequest, tmp_path: Path, s3_store: S3) -> AppendLog:
     if request.param == "local":
         return AppendLog(str(tmp_path / "my lake" / "ledger"), LOG)
-    return AppendLog(f"s3://{BUCKET}/{tmp_path.name}/ledger", LOG, options=store.options)
+    return AppendLog(f"s3://{BUCKET}/{tmp_path.name}/ledger", LOG, options=s3_store.options)
 
 
 def entry(view: str, number: int) -> pl.DataFrame:
@@ -143,12 +136,12 @@ def test_appends_and_compactions_at_once_lose_no_row(log: AppendLog) -> None:
     assert content(log)["number"].to_list() == [10, 11, 12, 20, 21, 22, 100]
 
 
-def test_a_compaction_whose_reply_was_lost_is_recognized(store: S3) -> None:
-    log = AppendLog(f"s3://{BUCKET}/lost/ledger", LOG, options=store.options)
+def test_a_compaction_whose_reply_was_lost_is_recognized(s3_store: S3) -> None:
+    log = AppendLog(f"s3://{BUCKET}/lost/ledger", LOG, options=s3_store.options)
     for number in range(3):
         log.append(entry("x", number))
 
-    with faulty(store, Faults(lose_replies=1)) as proxied:
+    with faulty(s3_store, Faults(lose_replies=1)) as proxied:
         assert compact_table(open_place(log.uri, proxied.options), now=clock()) == (3, 1)
 
     assert content(log)["number"].to_list() == [0, 1, 2]
@@ -202,9 +195,9 @@ def restated(
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
-def test_superseded_rows_are_read_as_before(tmp_path: Path, store: S3, where: str) -> None:
+def test_superseded_rows_are_read_as_before(tmp_path: Path, s3_store: S3, where: str) -> None:
     root = str(tmp_path / "my lake") if where == "local" else f"s3://{BUCKET}/{tmp_path.name}"
-    options = None if where == "local" else store.options
+    options = None if where == "local" else s3_store.options
     table, frames = restated(f"{root}/offline/txn_7d", options)
     lake = open_place(root, options)
 

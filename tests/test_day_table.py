@@ -1,7 +1,6 @@
 """The offline store: audited days become revisions, locally and on S3 alike."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,25 +12,7 @@ from polars.testing import assert_frame_equal
 from lockstep.errors import NotCertifiedError, StoreError
 from lockstep.stores.delta import Committed, DayTable
 from tests.day_tables import DAY, INSTANT, NOON, clock, created, days_from, proposal, rows, table_at
-from tests.s3_server import BUCKET, S3, s3_server
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> DayTable:
-    return created(tmp_path / "my lake" / "offline" / "txn_7d")
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3]:
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["local", "s3"])
-def anywhere(request: pytest.FixtureRequest, tmp_path: Path, store: S3) -> DayTable:
-    if request.param == "local":
-        return created(tmp_path / "my lake" / "offline" / "txn_7d")
-    return created(f"s3://{BUCKET}/{tmp_path.name}/offline/txn_7d", options=store.options)
+from tests.s3_server import BUCKET, S3
 
 
 def test_a_committed_day_is_read_back_with_known_at_and_day(anywhere: DayTable) -> None:
@@ -216,10 +197,10 @@ def test_a_folder_that_looks_like_a_partition_does_not_confuse_the_scan(tmp_path
     assert table.scan().collect().schema == table.schema
 
 
-def test_plain_scan_delta_reads_the_documented_path(tmp_path: Path, store: S3) -> None:
+def test_plain_scan_delta_reads_the_documented_path(tmp_path: Path, s3_store: S3) -> None:
     for uri, options in (
         (str(tmp_path / "txn_7d"), None),
-        (f"s3://{BUCKET}/plain/txn_7d", store.options),
+        (f"s3://{BUCKET}/plain/txn_7d", s3_store.options),
     ):
         table = created(uri, options=options)
         table.commit([proposal(DAY)], now=clock())

@@ -1,7 +1,7 @@
 """Many writers of one table, and stores whose answers are lost."""
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -24,25 +24,7 @@ from tests.day_tables import (
     rows,
     table_at,
 )
-from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> DayTable:
-    return created(tmp_path / "my lake" / "offline" / "txn_7d")
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3]:
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["local", "s3"])
-def anywhere(request: pytest.FixtureRequest, tmp_path: Path, store: S3) -> DayTable:
-    if request.param == "local":
-        return created(tmp_path / "my lake" / "offline" / "txn_7d")
-    return created(f"s3://{BUCKET}/{tmp_path.name}/offline/txn_7d", options=store.options)
+from tests.s3_server import BUCKET, S3, Faults, faulty
 
 
 def commit_alone(uri: str, day: date, amount: float, start: str) -> tuple[int, int, bool]:
@@ -196,12 +178,12 @@ def test_losing_for_ever_ends_in_an_error_that_names_the_days(
 
 
 @pytest.mark.parametrize("lost", [1, 3])
-def test_a_commit_whose_reply_was_lost_is_recognized(store: S3, lost: int) -> None:
+def test_a_commit_whose_reply_was_lost_is_recognized(s3_store: S3, lost: int) -> None:
     uri = f"s3://{BUCKET}/lost-{lost}/txn_7d"
-    honest = created(uri, options=store.options)
+    honest = created(uri, options=s3_store.options)
     faults = Faults(lose_replies=lost)
 
-    with faulty(store, faults) as proxied:
+    with faulty(s3_store, faults) as proxied:
         done = table_at(uri, options=proxied.options).commit(
             [proposal(day) for day in days_from(DAY, 2)], now=clock()
         )

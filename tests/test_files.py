@@ -4,27 +4,20 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lockstep.errors import ConfigError, StoreError
 from lockstep.stores.files import AWS_VARIABLES, Place, open_place, probe_conditional_put
-from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3]:
-    with s3_server() as running:
-        yield running
+from tests.s3_server import BUCKET, S3, Faults, faulty
 
 
 @pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, store: S3) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path, s3_store: S3) -> Place:
     if request.param == "local":
         return open_place(str(tmp_path / "my lake"))
-    return open_place(f"s3://{BUCKET}/{tmp_path.name}/my lake", store.options)
+    return open_place(f"s3://{BUCKET}/{tmp_path.name}/my lake", s3_store.options)
 
 
 def test_a_written_file_is_read_back_and_listed(place: Place) -> None:
@@ -159,8 +152,8 @@ def test_modified_is_the_later_of_mtime_and_ctime(tmp_path: Path) -> None:
     assert info.etag is None
 
 
-def test_an_etag_changes_with_the_content(store: S3) -> None:
-    place = open_place(f"s3://{BUCKET}/etag", store.options)
+def test_an_etag_changes_with_the_content(s3_store: S3) -> None:
+    place = open_place(f"s3://{BUCKET}/etag", s3_store.options)
     place.write("x", b"1")
     (before,) = place.list()
 
@@ -173,8 +166,8 @@ def test_an_etag_changes_with_the_content(store: S3) -> None:
     assert after.modified_ns > 10**18
 
 
-def test_more_than_one_page_is_listed(store: S3) -> None:
-    place = open_place(f"s3://{BUCKET}/pages", store.options)
+def test_more_than_one_page_is_listed(s3_store: S3) -> None:
+    place = open_place(f"s3://{BUCKET}/pages", s3_store.options)
     for number in range(1005):
         place.write(f"{number:04}", b"")
 
@@ -215,31 +208,31 @@ def test_an_unfinished_write_of_a_killed_process_is_not_listed(tmp_path: Path) -
 
 
 def test_a_local_path_is_absolute_and_s3_carries_its_options(
-    tmp_path: Path, store: S3, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, s3_store: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
     assert open_place("lake").uri == str(tmp_path / "lake")
     assert open_place("lake").options == {}
-    assert open_place(f"s3://{BUCKET}/a/", store.options).uri == f"s3://{BUCKET}/a"
-    assert open_place(f"s3://{BUCKET}", store.options).path("a") == f"s3://{BUCKET}/a"
+    assert open_place(f"s3://{BUCKET}/a/", s3_store.options).uri == f"s3://{BUCKET}/a"
+    assert open_place(f"s3://{BUCKET}", s3_store.options).path("a") == f"s3://{BUCKET}/a"
 
 
-def test_s3_is_configured_by_the_environment(store: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_is_configured_by_the_environment(s3_store: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in AWS_VARIABLES:
         monkeypatch.delenv(key, raising=False)
-    for key, value in store.options.items():
+    for key, value in s3_store.options.items():
         monkeypatch.setenv(key, value)
 
     place = open_place(f"s3://{BUCKET}/env")
     place.write("x", b"1")
 
     assert place.read("x") == b"1"
-    assert place.options == store.options
+    assert place.options == s3_store.options
 
 
-def test_credentials_are_in_no_representation(store: S3) -> None:
-    place = open_place(f"s3://{BUCKET}/a", store.options | {"AWS_SECRET_ACCESS_KEY": "canary"})
+def test_credentials_are_in_no_representation(s3_store: S3) -> None:
+    place = open_place(f"s3://{BUCKET}/a", s3_store.options | {"AWS_SECRET_ACCESS_KEY": "canary"})
 
     assert "canary" not in repr(place)
     assert "canary" not in repr(place.join("b"))
@@ -265,40 +258,40 @@ def test_the_dynamodb_lock_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         open_place("s3://bucket/lake")
 
 
-def test_a_missing_bucket_is_an_error_that_names_the_object(store: S3) -> None:
-    place = open_place("s3://no-such-bucket/a", store.options)
+def test_a_missing_bucket_is_an_error_that_names_the_object(s3_store: S3) -> None:
+    place = open_place("s3://no-such-bucket/a", s3_store.options)
 
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/a/x .*NoSuchBucket"):
         place.write("x", b"1")
 
 
-def test_a_creation_whose_reply_was_lost_is_a_success(store: S3) -> None:
+def test_a_creation_whose_reply_was_lost_is_a_success(s3_store: S3) -> None:
     faults = Faults(lose_replies=1, only="commit")
-    with faulty(store, faults) as proxied:
+    with faulty(s3_store, faults) as proxied:
         place = open_place(f"s3://{BUCKET}/lost", proxied.options)
 
         assert place.write_if_absent("commit", b"mine")
 
     assert faults.lose_replies == 0
-    assert open_place(f"s3://{BUCKET}/lost", store.options).read("commit") == b"mine"
+    assert open_place(f"s3://{BUCKET}/lost", s3_store.options).read("commit") == b"mine"
 
 
-def test_the_probe_accepts_a_store_that_honours_if_none_match(store: S3, tmp_path: Path) -> None:
-    probe_conditional_put(f"s3://{BUCKET}/probe", store.options)
+def test_the_probe_accepts_a_store_that_honours_if_none_match(s3_store: S3, tmp_path: Path) -> None:
+    probe_conditional_put(f"s3://{BUCKET}/probe", s3_store.options)
     probe_conditional_put(str(tmp_path))
 
-    assert open_place(f"s3://{BUCKET}/probe", store.options).list() == []
+    assert open_place(f"s3://{BUCKET}/probe", s3_store.options).list() == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_probe_refuses_a_store_that_ignores_if_none_match(store: S3) -> None:
+def test_the_probe_refuses_a_store_that_ignores_if_none_match(s3_store: S3) -> None:
     with (
-        faulty(store, Faults(strip_if_none_match=True)) as proxied,
+        faulty(s3_store, Faults(strip_if_none_match=True)) as proxied,
         pytest.raises(StoreError, match="If-None-Match"),
     ):
         probe_conditional_put(f"s3://{BUCKET}/probe", proxied.options)
 
-    assert open_place(f"s3://{BUCKET}/probe", store.options).list() == []
+    assert open_place(f"s3://{BUCKET}/probe", s3_store.options).list() == []
 
 
 def test_importing_the_module_does_not_import_boto3() -> None:

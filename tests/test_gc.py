@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,10 @@ from tests.day_tables import (
     rows,
 )
 from tests.pinned_sets import instant_ns, later, manifest_of, pin
-from tests.s3_server import BUCKET, S3, s3_server
+from tests.s3_server import BUCKET, S3
 
 WEEK = timedelta(days=7)
 LOG = {"view": pl.String(), "number": pl.Int64()}
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3]:
-    with s3_server() as running:
-        yield running
 
 
 @pytest.fixture
@@ -339,9 +333,9 @@ def test_a_writer_and_a_reader_beside_it_notice_nothing(root: Place, table: DayT
     assert table.read_day(DAY)["sum_amt_7d"].to_list() == [9.0] * 3
 
 
-def test_it_works_on_s3(store: S3, tmp_path: Path) -> None:
-    root = open_place(f"s3://{BUCKET}/{tmp_path.name}/lake", store.options)
-    table = created(root.path("offline/txn_7d"), options=store.options)
+def test_it_works_on_s3(s3_store: S3, tmp_path: Path) -> None:
+    root = open_place(f"s3://{BUCKET}/{tmp_path.name}/lake", s3_store.options)
+    table = created(root.path("offline/txn_7d"), options=s3_store.options)
     restate(table, 1.0)
     version = pin(root, "churn", table)
     for number in (2, 3):

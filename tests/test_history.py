@@ -1,6 +1,5 @@
 """Every revision that was ever certified stays known, and readable at the speed of its file."""
 
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from tests.day_tables import (
     rows,
     table_at,
 )
-from tests.s3_server import BUCKET, S3, s3_server
 
 NEXT = DAY + timedelta(days=1)
 RETYPED = {
@@ -39,17 +37,9 @@ RETYPED = {
 }
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3]:
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["local", "s3"])
-def table(request: pytest.FixtureRequest, tmp_path: Path, store: S3) -> DayTable:
-    if request.param == "local":
-        return created(tmp_path / "my lake" / "offline" / "txn_7d")
-    return created(f"s3://{BUCKET}/{tmp_path.name}/offline/txn_7d", options=store.options)
+@pytest.fixture
+def table(anywhere: DayTable) -> DayTable:
+    return anywhere
 
 
 @pytest.fixture

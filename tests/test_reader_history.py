@@ -9,6 +9,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from random import Random
@@ -24,7 +25,7 @@ from lockstep.stores import pushing
 from lockstep.stores.redis import OnlineStore
 from lockstep.stores.server import EmbeddedServer
 from tests.scenario import USER
-from tests.test_g8_parity import History, begin
+from tests.test_g8_parity import DAYS, History, begin
 
 USERS = tuple(range(24))
 PUSHERS, READERS, ROUNDS, VERSIONS = 5, 2, 3, 5
@@ -45,6 +46,7 @@ class Read(NamedTuple):
     version: int
     revision: int
     values: tuple[float, str] | None  # None for a tombstone
+    day: date = DAYS[0]
 
 
 @dataclass
@@ -153,8 +155,8 @@ class Fight:
                 row = codec.decode(value)
                 values = (row.values["one"], row.values["two"]) if row.values else None
                 header = row.header
-                read = Read(began, ended, user, header.version, header.revision, values)
-                self.reads.append(read)
+                version, revision, day = header.version, header.revision, header.day
+                self.reads.append(Read(began, ended, user, version, revision, values, day))
 
 
 def check(reads: Sequence[Read]) -> None:
@@ -187,6 +189,45 @@ def _pairs(reads: Sequence[Read]) -> Iterator[tuple[Read, Read]]:
             yield newest[before - 1], read
 
 
+@dataclass
+class Backfill(Fight):
+    """Old days that are corrected and pushed, beside the newest one that is, by two processes."""
+
+    def run(self) -> None:
+        """Both at once, with readers beside them; then one push in peace."""
+        for day in range(4):
+            self.history.commit(day, dict.fromkeys(USERS, 1.0))
+        self.history.push()
+        done = threading.Event()
+        readers = [threading.Thread(target=self.reader, args=(done,)) for _ in range(READERS)]
+        pushers = [threading.Thread(target=self.correct, args=(days,)) for days in ([0, 1, 2], [3])]
+        for thread in (*readers, *pushers):
+            thread.start()
+        for pusher in pushers:
+            pusher.join()
+        done.set()
+        for reader in readers:
+            reader.join()
+        if self.failures:
+            raise self.failures[0]
+        self.history.push()
+
+    def correct(self, days: Sequence[int]) -> None:
+        """Correct the days and push them, again and again, as a process of its own."""
+        mine = History(self.history.made.restart(), self.history.view)
+        mine.made.store.online_store._library = self.library
+        try:
+            for revision in range(2, 2 + ROUNDS * VERSIONS):
+                for day in days:
+                    mine.commit(day, dict.fromkeys(USERS, float(revision)))
+                try:
+                    mine.push(days)
+                except ConflictError:  # the other one pushed a newer version
+                    self.conflicts += 1
+        except (LockstepError, AssertionError) as error:
+            self.failures.append(error)
+
+
 @pytest.fixture
 def small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows in a call, and every call waits for the one before: much can come between."""
@@ -216,6 +257,22 @@ def test_readers_see_no_key_go_back_and_no_torn_vector_whatever_pushers_do(
     check(found.reads)
     assert found.conflicts > 0
     assert found.deaths > 0
+    assert len({read.version for read in found.reads}) > ROUNDS
+    assert found.history.expected() == found.history.served()
+    assert found.history.made.store.parity()[0].holds
+
+
+def test_a_backfill_of_old_days_beside_live_pushes_takes_no_key_back(
+    tmp_path: Path,
+    shared_server: EmbeddedServer,
+    small_calls: None,
+) -> None:
+    found = Backfill(begin(tmp_path, shared_server.url, None), shipped_library(), Random(SEED))
+
+    found.run()
+
+    check(found.reads)
+    assert {read.day for read in found.reads} == {DAYS[3]}
     assert len({read.version for read in found.reads}) > ROUNDS
     assert found.history.expected() == found.history.served()
     assert found.history.made.store.parity()[0].holds

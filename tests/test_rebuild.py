@@ -1,6 +1,6 @@
 """A rebuild: the old table or the new one, never a mixture, whatever happens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,25 +28,7 @@ from tests.day_tables import (
     rows,
     table_at,
 )
-from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> DayTable:
-    return created(tmp_path / "my lake" / "offline" / "txn_7d")
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3]:
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["local", "s3"])
-def anywhere(request: pytest.FixtureRequest, tmp_path: Path, store: S3) -> DayTable:
-    if request.param == "local":
-        return created(tmp_path / "my lake" / "offline" / "txn_7d")
-    return created(f"s3://{BUCKET}/{tmp_path.name}/offline/txn_7d", options=store.options)
+from tests.s3_server import BUCKET, S3, Faults, faulty
 
 
 def test_the_rebuilt_table_is_at_the_same_path_with_a_new_id(anywhere: DayTable) -> None:
@@ -281,11 +263,11 @@ def test_a_writer_of_the_old_contract_cannot_commit_over_the_swap(
     assert new.scan().collect().height == 3
 
 
-def test_a_swap_whose_reply_was_lost_is_recognized(store: S3) -> None:
-    table = created(f"s3://{BUCKET}/swap-lost/txn_7d", options=store.options)
+def test_a_swap_whose_reply_was_lost_is_recognized(s3_store: S3) -> None:
+    table = created(f"s3://{BUCKET}/swap-lost/txn_7d", options=s3_store.options)
     table.commit([proposal(DAY)], now=clock())
     faults = Faults()
-    with faulty(store, faults) as proxied:
+    with faulty(s3_store, faults) as proxied:
         new = table_at(table.uri, options=proxied.options, **NEW)
         staging = start_rebuild(new)
         staging.commit([proposal(DAY, new_rows(DAY))], now=clock())
@@ -294,7 +276,7 @@ def test_a_swap_whose_reply_was_lost_is_recognized(store: S3) -> None:
 
     assert faults.lose_replies == 0
     assert (done.revision, done.version) == (2, 2)
-    assert table_at(table.uri, options=store.options, **NEW).head().version == 2
+    assert table_at(table.uri, options=s3_store.options, **NEW).head().version == 2
 
 
 class KilledError(Exception):

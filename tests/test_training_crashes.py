@@ -14,10 +14,9 @@ import pytest
 from lockstep.crash import TRAINING_POINTS
 from lockstep.garbage import collect_garbage
 from lockstep.training.kept_sets import KeptSets
-from lockstep.training.manifest import read_manifest
+from lockstep.training.manifest import beside, read_manifest
 from lockstep.training.plan import Plan, finish, join_part
 from lockstep.training.reproduce import rebuild_set
-from lockstep.training.set_file import beside
 from tests.scenario import World, catalog_of, world
 from tests.training_world import (
     FUTURE,
