@@ -1,7 +1,7 @@
 # Everything is called as `.venv/bin/python -m ...`: scripts break in folders with spaces.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo incident test lint lock clean
 
 PYTHON ?= python3
 SERVE ?= 1
@@ -18,6 +18,9 @@ setup:  ## Make .venv from requirements-dev.lock (nothing to do the second time)
 
 demo: setup  ## Run the main job on real data, then serve the UI (SERVE=0 ends after the checks).
 	@exec .venv/bin/python -m demo </dev/null
+
+incident: setup  ## Replay 2 a.m.: break the real data in eleven ways (ARGS="NAME --keep" narrows it).
+	@exec .venv/bin/python -m demo.incident $(ARGS) </dev/null
 
 test: setup  ## Run the whole test suite (ARGS="-k name" narrows it, WORKERS=0 runs one by one).
 	@exec .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) </dev/null

@@ -9,13 +9,14 @@ import dagster as dg
 from dagster_aws.s3 import S3Resource
 
 from checks.audits import audit_specs
-from checks.world import world_checks
+from checks.world import watched_closely, world_checks
 from feature_assets._broken import broken_assets
 from feature_assets._build import build_snapshot, build_source, build_view
 from feature_assets.training_sets.asset import KEY, build_training_sets
 from lockstep.catalog import Catalog, discover
 from lockstep.project import find_project
 from resources.store import StoreResource
+from schedules.alerts import alerts_sensor
 from schedules.daily import daily_job, daily_schedule, world_job, world_schedule
 from schedules.landing import landing_job, landing_schedule
 from schedules.new_files import new_files_sensor
@@ -56,16 +57,18 @@ def build_definitions(
         build_training_sets(views),
         *broken_assets(catalog),
     ]
-    daily, world, reconcile = daily_job(views, [KEY]), world_job(views), reconcile_job(views)
+    checks = world_checks(catalog)
+    keys = [key for check in checks for key in check.check_keys]
+    daily, world, reconcile = daily_job(keys, [KEY]), world_job(keys), reconcile_job(views)
     training = training_job()
     landing = [landing_job(land)] if land else []
     return dg.Definitions(
         assets=assets,
-        asset_checks=[check for view in views for check in world_checks(view)],
+        asset_checks=checks,
         jobs=[daily, world, reconcile, sweep_job, training, *landing],
         schedules=[
             daily_schedule(daily, days, views),
-            world_schedule(world),
+            world_schedule(world, keys, watched_closely(keys)),
             sweep_schedule(zone),
             *(landing_schedule(job, zone) for job in landing),
         ],
@@ -73,6 +76,7 @@ def build_definitions(
             new_files_sensor(catalog),
             reconcile_sensor(reconcile, views),
             training_requests_sensor(training),
+            alerts_sensor(keys),
         ],
         resources={"lockstep": lockstep},
         executor=dg.in_process_executor,

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from feature_assets._checked import ViewDays
 from feature_assets._edges import dependencies
 from feature_assets._events import DayEvents, record_days
 from feature_assets._landed import asked_days, for_landed_files
@@ -23,7 +24,6 @@ from feature_assets._metadata import (
     readable_tags,
     receipt_metadata,
     source_day,
-    view_day,
 )
 from feature_assets._outcomes import (
     NAMES_DAYS,
@@ -73,7 +73,8 @@ def build_source(
         days = sorted({*asked, *_window_days(context, store, source, readers, asked)})
         report("plan", name=source.name, days=len(days))
         outcomes = ingest(store.lake, source, days, now=store.now, run_id=context.run.run_id)
-        failed = tell(context, outcomes, source_day)
+        zone = store.project.zone
+        failed = tell(context, outcomes, lambda outcome: source_day(outcome, zone))
         yield from end(context, source.name, days, failed)
 
     return bronze
@@ -203,12 +204,12 @@ def _offline_asset(
     ) -> Iterator[dg.Output[None] | dg.MaterializeResult[None]]:
         store = lockstep.open()
         days = asked_days(context, view.name, views)
-        drawn = pictured(days)
+        shown = ViewDays(view, store, pictured(days))
         report("plan", name=view.name, days=len(days))
         outcomes = materialize(
             store.lake, view, days, store.reader(), now=store.now, run_id=context.run.run_id
         )
-        failed = tell(context, outcomes, lambda day: view_day(view, day, pictures=day.day in drawn))
+        failed = tell(context, outcomes, shown.day, shown.check)
         yield from end(context, view.name, days, failed)
 
     return offline

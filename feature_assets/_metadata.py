@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import polars as pl
@@ -14,11 +15,12 @@ from lockstep.picture import data_uri, histogram_svg
 from lockstep.push import Pushed
 from lockstep.schema import UNSET, Feature
 from lockstep.sources import Readable, Snapshot, Source
-from lockstep.time import span
+from lockstep.time import as_of, day_start, span
 from lockstep.view import FeatureView
 
 PREVIEW_ROWS: Final = 5
 MASK: Final = "•••"
+_HOUR: Final = timedelta(hours=1)
 PICTURED_DAYS: Final = 7
 """Pictures are drawn for the last days of a range only: they are most of an event's size."""
 
@@ -156,27 +158,41 @@ def pictured(days: Iterable[date]) -> frozenset[date]:
     return frozenset(sorted(days)[-PICTURED_DAYS:])
 
 
-def view_day(view: FeatureView, outcome: DayOutcome, *, pictures: bool) -> dict[str, Any]:
-    """Return the metadata of one committed day of a view; numbers are plotted over time."""
+def view_day(
+    view: FeatureView, outcome: DayOutcome, *, pictures: bool, zone: ZoneInfo | None = None
+) -> dict[str, Any]:
+    """Return the metadata of one committed day of a view; numbers are plotted over time.
+
+    Their names are the same every day: rows, `fill_rate:` and `psi:` of each feature, and the share
+    of entities that are new.
+    """
     fill = {f"fill_rate:{name}": _short(c.fill_rate) for name, c in outcome.profile.items()}
-    psi = {
+    measured = {n: v for verdict in outcome.verdicts for n, v in verdict.numbers.items()}
+    plotted = {
         name: _short(value)
-        for verdict in outcome.verdicts
-        if verdict.check == "drift"
-        for name, value in verdict.numbers.items()
+        for name, value in measured.items()
+        if name.startswith("psi:") or name == "new_entity_rate"
     }
     shown = {"preview": preview(view, outcome.frame)} if outcome.frame is not None else {}
     drawn = _histograms(view, outcome.frame) if pictures and outcome.frame is not None else {}
-    return {**_committed(outcome), **outcome.counts, **fill, **psi, **shown, **drawn}
+    return {**_committed(outcome, zone), **outcome.counts, **fill, **plotted, **shown, **drawn}
 
 
-def source_day(outcome: DayOutcome) -> dict[str, Any]:
-    """Return the metadata of one committed day of a source, or of a snapshot."""
-    return {**_committed(outcome), **outcome.counts}
+def source_day(outcome: DayOutcome, zone: ZoneInfo | None = None) -> dict[str, Any]:
+    """Return the metadata of one committed day of a source; without a zone, of a snapshot."""
+    return {**_committed(outcome, zone), **outcome.counts}
 
 
-def _committed(outcome: DayOutcome) -> dict[str, Any]:
+def in_utc(day: date, zone: ZoneInfo) -> str:
+    """Return what a day is in UTC: `2026-03-08 05:00 to 2026-03-09 04:00, 23 h`."""
+    start, end = day_start(day, zone), as_of(day, zone)
+    return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, {(end - start) / _HOUR:g} h"
+
+
+def _committed(outcome: DayOutcome, zone: ZoneInfo | None) -> dict[str, Any]:
+    covers = {} if zone is None else {"day_in_utc": in_utc(outcome.day, zone)}
     return {
+        **covers,
         "rows": outcome.rows,
         "revision": outcome.revision,
         "delta_version": outcome.version,

@@ -16,6 +16,7 @@ from feature_assets._landed import for_landed_files
 from lockstep.errors import LockstepError
 from lockstep.outcome import DayOutcome
 from lockstep.progress import report
+from lockstep.quality import Verdict
 from lockstep.time import parse_days, span
 
 BATCH: Final = 16
@@ -28,22 +29,32 @@ NAMES_DAYS: Final = "days"
 """Metadata of a failure that only names days, each of which was told with its own reason."""
 
 Failed = Mapping[date, str]
+Checked = Callable[[DayOutcome, Verdict], Mapping[str, Any]]
+
+
+def _no_check(_: DayOutcome, verdict: Verdict) -> Mapping[str, Any]:
+    return verdict.numbers
 
 
 def tell(
     context: dg.AssetExecutionContext,
     outcomes: Iterator[DayOutcome],
     metadata: Callable[[DayOutcome], Mapping[str, Any]],
+    checked: Checked = _no_check,
 ) -> Failed:
     """Record the days as they come, in batches; return day → message of those not certified.
 
     In a run for landed files a day that had to be skipped is no failure.
+
+    Args:
+        metadata: What is shown of a certified day.
+        checked: What is shown of a check on a day, certified or not.
     """
     failed: dict[date, str] = {}
     batch: list[DayEvents] = []
     try:
         for outcome in outcomes:
-            batch.append(_events(outcome, metadata))
+            batch.append(_events(outcome, metadata, checked))
             report_day(outcome)
             if not outcome.certified:
                 context.log.warning(outcome.message)
@@ -71,7 +82,9 @@ def report_day(outcome: DayOutcome) -> None:
     )
 
 
-def _events(outcome: DayOutcome, metadata: Callable[[DayOutcome], Mapping[str, Any]]) -> DayEvents:
+def _events(
+    outcome: DayOutcome, metadata: Callable[[DayOutcome], Mapping[str, Any]], checked: Checked
+) -> DayEvents:
     return DayEvents(
         day=str(outcome.day),
         data_version=outcome.content_hash if outcome.certified else None,
@@ -82,7 +95,7 @@ def _events(outcome: DayOutcome, metadata: Callable[[DayOutcome], Mapping[str, A
                 passed=verdict.passed or verdict.released,
                 blocking=verdict.severity == "block",
                 description=verdict.message,
-                metadata=dict(verdict.numbers),
+                metadata=checked(outcome, verdict),
             )
             for verdict in outcome.verdicts
         ],

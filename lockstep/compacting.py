@@ -8,7 +8,7 @@ from lockstep.stores.compaction import compact_table, small_files
 from lockstep.stores.file_log import tables_in
 from lockstep.stores.files import Place
 
-KINDS = ("ledger", "profiles", "superseded")
+KINDS = ("ledger", "profiles", "training_profiles", "superseded")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The only implementation: daily batch, backfill, preview and repair all call `compute_day`.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
@@ -12,6 +12,7 @@ import polars as pl
 
 from lockstep.errors import IncompleteWindowError, InputError
 from lockstep.hashing import canonical
+from lockstep.overflow import Overflow, overflows
 from lockstep.reader import Reader
 from lockstep.sources import Input, Readable, Snapshot, Source
 from lockstep.time import as_of, encode_revisions, span
@@ -27,6 +28,7 @@ class Computed:
         inputs: Parameter → the days read and their revisions, as runs.
         data_through: Event time up to which the inputs have data (UTC).
         closed: Number of closing rows in the frame.
+        wrapped: Features that a wrapped sum of whole numbers made wrong.
     """
 
     day: date
@@ -34,6 +36,7 @@ class Computed:
     inputs: Mapping[str, str]
     data_through: datetime
     closed: int
+    wrapped: Sequence[Overflow] = ()
 
 
 def require_complete(view: FeatureView, day: date, reader: Reader) -> None:
@@ -107,6 +110,7 @@ def compute_day(view: FeatureView, day: date, reader: Reader, zone: ZoneInfo) ->
         inputs=inputs_of(view, day, reader),
         data_through=_data_through(view, instant, frames, reader, day),
         closed=closing.height,
+        wrapped=overflows(view, arguments, result, rows),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from lockstep.freshness import data_through
 from lockstep.lake import Lake
 from lockstep.layout import Seal
-from lockstep.metrics import audit_numbers
+from lockstep.metrics import audit_numbers, windows_over
 from lockstep.stores.day_index import Head
 from lockstep.stores.redis import OnlineStore
 from lockstep.time import as_of, decode_revisions, micros
@@ -79,7 +79,8 @@ def facts(
 
     `data_through_us` is the event time up to which the committed days have data, `sealed_day` the
     newest day that every bucket has sealed (None: none), `day_end_us` its end, `rows` its committed
-    rows. Fill rates, PSI and the new-entity rate are those of the newest committed day's audit.
+    rows. Fill rates, PSI and the new-entity rate are those of the newest committed day's audit;
+    `psi_windows_over` are the committed days in a row over a feature's drift limit.
     """
     through, numbers, day = data_through(head), _finite(head), sealed_day(head, seals)
     record = head.days.get(day) if day else None
@@ -90,6 +91,7 @@ def facts(
         "rows": 0 if record is None else record.rows,
         "fill_rate": _per_feature(view, numbers, "fill_rate"),
         "psi": _per_feature(view, numbers, "psi"),
+        "psi_windows_over": windows_over(view, head),
         "new_entity_rate": numbers.get("new_entity_rate"),
         "at_us": micros(at),
     }

@@ -1,6 +1,7 @@
 """Landing zone → bronze: types and zone enforced, duplicates dropped, broken files held whole."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -9,13 +10,16 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from lockstep.crash import crash_point
+from lockstep.day_shape import HOURS, LAG, hours_of, lag_of
 from lockstep.erasure.holdback import Erasures
 from lockstep.hashing import canonical, content_hash
 from lockstep.lake import Lake, LedgerEntry
-from lockstep.landing import Landed, LandedFile, look, read_landed
+from lockstep.landing import ARRIVED, Landed, LandedFile, look, read_arrived, read_landed
+from lockstep.late import DUPLICATES, LATE, delivered, late_rows
 from lockstep.outcome import DayOutcome
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.sources import Snapshot, Source
+from lockstep.stores.day_index import DayRecord
 from lockstep.stores.proposal import Committed, Proposal
 from lockstep.time import SNAPSHOT_DAY, as_of, assign_days, day_start
 
@@ -109,7 +113,7 @@ def ingest(
         committed = table.head().days
         refused = dict(_refusals(source, chunk, held, fingerprints, committed, now(), zone))
         wanted = [day for day in chunk if day not in refused]
-        ready = _read_days(lake, source, landed, wanted, fingerprints, run_id)
+        ready = _read_days(lake, source, landed, wanted, committed, fingerprints, run_id)
         results = table.commit([day.proposal for day in ready], now=now) if ready else []
         crash_point("committed")
         _record(lake, source.name, ready, results, run_id, now())
@@ -169,6 +173,7 @@ def _read_days(
     source: Source,
     landed: Landed,
     days: Sequence[date],
+    committed: Mapping[date, DayRecord],
     fingerprints: Mapping[date, str],
     run_id: str,
 ) -> list[_Ready]:
@@ -179,27 +184,38 @@ def _read_days(
     within = pl.col("event_time").is_between(
         pl.lit(day_start(min(days), zone)), pl.lit(as_of(max(days), zone)), closed="left"
     )
-    rows = read_landed(lake.landing, files, source, keep=within)
+    rows = read_arrived(lake.landing, files, source, within)
     rows = Erasures(lake.place).hold_back(rows)
     rows = canonical(rows).with_columns(assign_days(rows["event_time"], zone))
     # Delivery order decides which of two equal keys counts: the frame is in that order here.
     unique = rows.unique(["day", *source.key], keep="last", maintain_order=True)
     unique = unique.sort(source.order)
     parts = unique.partition_by("day", as_dict=True, maintain_order=True)
-    delivered = dict(rows.group_by("day").len().iter_rows())
-    ready = []
+    landed_rows = dict(rows.group_by("day").len().iter_rows())
+    table, ready = lake.table(source), []
     for day in days:
-        frame = parts.get((day,), unique.clear()).drop("day").rechunk()
+        part = parts.get((day,), unique.clear())
+        frame = part.drop("day", ARRIVED).rechunk()
+        digest = content_hash(frame)
         touching = [file for file in files if day in file.touches]
         counts = {
             "rows": frame.height,
-            "duplicates_dropped": delivered.get(day, 0) - frame.height,
+            "duplicates_dropped": landed_rows.get(day, 0) - frame.height,
             "files": len(touching),
             "nonexistent_times": sum(file.nonexistent for file in touching),
             "ambiguous_times": sum(file.ambiguous for file in touching),
+            "late_rows": late_rows(table, committed.get(day), digest, frame, source.key),
+            **Counter(f"undeclared:{name}" for file in touching for name in file.undeclared),
         }
-        proposal = Proposal(day, frame, content_hash(frame), {"run_id": run_id, "counts": counts})
-        ready.append(_Ready(proposal, counts, fingerprints.get(day, "")))
+        note = {
+            "run_id": run_id,
+            "counts": counts,
+            HOURS: hours_of(part["event_time"], zone),
+            LAG: lag_of(part["event_time"], part[ARRIVED]),
+            LATE: counts["late_rows"],
+            DUPLICATES: counts["duplicates_dropped"],
+        }
+        ready.append(_Ready(Proposal(day, frame, digest, note), counts, fingerprints.get(day, "")))
     return ready
 
 
@@ -278,7 +294,7 @@ def _record(
             run_id=run_id,
             code_version="",
             content_hash=day.proposal.content_hash,
-            inputs={"files": day.files},
+            inputs={"files": day.files, **delivered(day.counts)},
             verdicts=(),
         )
         for day, result in zip(ready, results, strict=True)

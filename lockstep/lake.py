@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 
-from lockstep.profile import ColumnProfile, TrainedOn
+from lockstep.profile import ColumnProfile, EntityCounts, TrainedOn
 from lockstep.project import Project
 from lockstep.sources import Readable, Snapshot, Source
 from lockstep.stores.append_log import AppendLog
@@ -48,6 +48,9 @@ TRAINING_PROFILE_COLUMNS: Final[Mapping[str, pl.DataType]] = {
     "created_at": INSTANT,
     "profile": pl.String(),
 }
+
+_ENTITIES: Final = ""
+"""Stands for a feature's name in the row of `profiles/` that holds a day's entity counts."""
 
 LEAST_TRAINING_ROWS: Final = 1_000
 """Fewer rows of a training set say little of how a feature is distributed."""
@@ -185,6 +188,13 @@ class Lake:
         newest = self._latest(view, days, (*_CERTIFIED, "quarantined"))
         return {row["day"]: _entry(row) for row in newest.iter_rows(named=True)}
 
+    def attempts(self, view: str, days: Collection[date]) -> list[LedgerEntry]:
+        """Return every recomputation of the days, whatever came of it, oldest first."""
+        rows = self._ledger.scan().filter(pl.col("view") == view, pl.col("day").is_in(list(days)))
+        with answering(f"The ledger of {self.place.uri}"):
+            found = rows.sort("recorded_at").collect()
+        return [_entry(row) for row in found.iter_rows(named=True)]
+
     def produced(self, view: str) -> dict[date, Produced]:
         """Return day → what the code last produced; reads a fifth of what `latest_entries` does."""
         columns = ["day", "revision", "recorded_at", "content_hash", "code_version"]
@@ -209,13 +219,20 @@ class Lake:
         return found.sort("revision", "recorded_at").unique("day", keep="last")
 
     def record_profiles(
-        self, view: str, profiles: Mapping[tuple[date, int], Mapping[str, ColumnProfile]]
+        self,
+        view: str,
+        profiles: Mapping[tuple[date, int], Mapping[str, ColumnProfile]],
+        entities: Mapping[tuple[date, int], EntityCounts] | None = None,
     ) -> None:
-        """Append (day, revision) → feature → profile."""
+        """Append (day, revision) → feature → profile, and the days' entity counts, if known."""
         rows = [
             (view, day, revision, feature, json.dumps(column.to_json()))
             for (day, revision), columns in profiles.items()
             for feature, column in columns.items()
+        ]
+        rows += [
+            (view, day, revision, _ENTITIES, json.dumps(counts.to_json()))
+            for (day, revision), counts in (entities or {}).items()
         ]
         if rows:
             self._profiles.append(pl.DataFrame(rows, schema=dict(PROFILE_COLUMNS), orient="row"))
@@ -224,21 +241,38 @@ class Lake:
         self, view: str, revisions: Mapping[date, int]
     ) -> dict[date, dict[str, ColumnProfile]]:
         """Return day → feature → profile of the given revisions; unprofiled days are absent."""
+        found: dict[date, dict[str, ColumnProfile]] = {}
+        kept = self._kept_of(view, revisions, pl.col("feature") != _ENTITIES)
+        for day, feature, text in kept.iter_rows():
+            found.setdefault(day, {})[feature] = ColumnProfile.from_json(json.loads(text))
+        return found
+
+    def entity_counts(self, view: str, revisions: Mapping[date, int]) -> dict[date, EntityCounts]:
+        """Return day → entities seen, new and gone when its revision was computed.
+
+        The first day has none, nor does one whose day before could not be read.
+        """
+        kept = self._kept_of(view, revisions, pl.col("feature") == _ENTITIES)
+        return {
+            day: EntityCounts.from_json(json.loads(text))
+            for day, text in kept.select("day", "profile").iter_rows()
+        }
+
+    def _kept_of(self, view: str, revisions: Mapping[date, int], which: pl.Expr) -> pl.DataFrame:
+        """Return day, feature and text of what is kept in `profiles/` of the given revisions."""
+        columns = ["day", "feature", "profile"]
         if not revisions:
-            return {}
+            return pl.DataFrame(schema={name: PROFILE_COLUMNS[name] for name in columns})
         wanted = pl.LazyFrame(
             {"day": list(revisions), "revision": list(revisions.values())},
             schema={"day": pl.Date, "revision": pl.Int64},
         )
         scan = self._profiles.scan().filter(
-            pl.col("view") == view, pl.col("day").is_in(list(revisions))
+            pl.col("view") == view, pl.col("day").is_in(list(revisions)), which
         )
         with answering(f"The profiles of {self.place.uri}"):
             rows = scan.join(wanted, on=["day", "revision"], how="semi").collect()
-        found: dict[date, dict[str, ColumnProfile]] = {}
-        for day, feature, text in rows.select("day", "feature", "profile").iter_rows():
-            found.setdefault(day, {})[feature] = ColumnProfile.from_json(json.loads(text))
-        return found
+        return rows.select(columns)
 
     def record_training_profiles(
         self, name: str, created_at: datetime, profiles: Mapping[str, ColumnProfile]

@@ -6,18 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import polars as pl
 
+from lockstep.event_times import believable, unbelievable
 from lockstep.sources import Snapshot, Source
 from lockstep.stores.causes import answering, not_answered
 from lockstep.stores.files import FileInfo, Place
-from lockstep.time import assign_days, count_odd_times, to_utc
+from lockstep.time import INSTANT, assign_days, count_odd_times, to_utc
 
+ARRIVED: Final = "lockstep:arrived"
+"""A column of no source: no schema of Delta has a colon in a name."""
 _READERS: Final = 8
 _WHOLE: Final = 16 * 2**20
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -35,6 +39,7 @@ class LandedFile:
         problem: Why it is refused; None if it keeps the schema.
         nonexistent: Rows whose wall-clock time does not exist; they moved forward.
         ambiguous: Rows whose wall-clock time occurs twice; they took the first.
+        undeclared: Columns that the source does not declare; nothing of them is read.
     """
 
     path: str
@@ -45,6 +50,7 @@ class LandedFile:
     problem: str | None = None
     nonexistent: int = 0
     ambiguous: int = 0
+    undeclared: Sequence[str] = ()
 
     @property
     def touches(self) -> frozenset[date]:
@@ -186,16 +192,19 @@ def _looked_through(
     if schema.get(of.event_time) != types[of.event_time]:
         return refuse(problems)
     scanned = _scan(place, [content]).with_columns(_instant(of))
-    rows = scanned.select("event_time").collect().to_series()
-    touched = [str(day) for day in assign_days(rows.drop_nulls(), zone).unique().sort()]
+    times = _scan(place, [content]).select(of.event_time).collect()
+    meant = times.filter(believable(of.event_time, info.modified_ns))
+    rows = meant.select(_instant(of)).to_series()
+    touched = [str(day) for day in assign_days(rows, zone).unique().sort()]
     days = touched or named or []
+    problems += _far_times(info, times.to_series()) if not problems else ""
     problems += _null_keys(info.path, scanned, of) if not problems else ""
     if problems:
-        return refuse(problems, days, len(rows))
+        return refuse(problems, touched or named, times.height)
     nonexistent, ambiguous = _odd_times(place, content, of)
-    return LandedFile(
-        info.path, stamp, info.modified_ns, len(rows), days, None, nonexistent, ambiguous
-    )
+    good = LandedFile(info.path, stamp, info.modified_ns, times.height, days)
+    undeclared = sorted(schema.keys() - types.keys())
+    return replace(good, nonexistent=nonexistent, ambiguous=ambiguous, undeclared=undeclared)
 
 
 def _schema_problems(path: str, schema: Mapping[str, Any], types: Mapping[str, Any]) -> str:
@@ -223,6 +232,11 @@ def _null_keys(path: str, scanned: pl.LazyFrame, of: Source | Snapshot) -> str:
         if count
     ]
     return f"{path}: {'; '.join(sentences)}." if sentences else ""
+
+
+def _far_times(info: FileInfo, times: pl.Series) -> str:
+    found = unbelievable(times, info.modified_ns)
+    return f"{info.path}: {found}." if found else ""
 
 
 def _odd_times(place: Place, content: str | bytes, source: Source) -> tuple[int, int]:
@@ -269,10 +283,37 @@ def read_landed(
     """
     if not files:
         return pl.DataFrame(schema=of.columns)
+    return _read(place, files, of, keep, list(of.columns))
+
+
+def read_arrived(
+    place: Place, files: Sequence[LandedFile], source: Source, keep: pl.Expr
+) -> pl.DataFrame:
+    """Return what `read_landed` does, with `ARRIVED`: when the file of the row was written, UTC."""
+    if not files:
+        return pl.DataFrame(schema={**source.columns, ARRIVED: INSTANT})
+    rows = _read(place, files, source, keep, [*source.columns, ARRIVED])
+    # The files are read one after the other, so the number of a row tells its file.
+    ends = np.cumsum([file.rows for file in files])
+    at = np.searchsorted(ends, rows[ARRIVED].to_numpy(), side="right")
+    written = np.array([file.modified_ns // 1_000 for file in files], dtype=np.int64)
+    arrived = pl.Series(ARRIVED, written[np.minimum(at, len(files) - 1)]).cast(INSTANT)
+    return rows.with_columns(arrived)
+
+
+def _read(
+    place: Place,
+    files: Sequence[LandedFile],
+    of: Source | Snapshot,
+    keep: pl.Expr | None,
+    columns: Sequence[str],
+) -> pl.DataFrame:
     types = of.file_types if isinstance(of, Source) else of.columns
     frame = _scan(place, [file.path for file in files], types)
+    if ARRIVED in columns:
+        frame = frame.with_row_index(ARRIVED)
     if isinstance(of, Source):
         frame = frame.with_columns(_instant(of))
-    frame = frame.select(of.columns.keys())
+    frame = frame.select(columns)
     with answering(f"The landing zone {place.uri}"):
         return (frame if keep is None else frame.filter(keep)).collect(engine="in-memory")

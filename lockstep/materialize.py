@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
+import polars as pl
+
 from lockstep.compute import Computed, compute_day, load_inputs
 from lockstep.crash import crash_point
 from lockstep.errors import IncompleteWindowError
@@ -16,9 +18,10 @@ from lockstep.hashing import content_hash
 from lockstep.lake import Lake, LedgerEntry
 from lockstep.newcomers import Newcomers
 from lockstep.outcome import DayOutcome
-from lockstep.profile import ColumnProfile, TrainedOn
-from lockstep.quality import REFERENCE_DAYS, Audit, audit
-from lockstep.quarantine import Quarantine, Quarantined
+from lockstep.overflow import told_of
+from lockstep.profile import ColumnProfile, EntityCounts, TrainedOn
+from lockstep.quality import REFERENCE_DAYS, Audit, Earlier, audit
+from lockstep.quarantine import Quarantine, Quarantined, frame_item
 from lockstep.reader import Reader
 from lockstep.soda import SodaSession
 from lockstep.stores.proposal import Committed, Proposal
@@ -34,11 +37,16 @@ Released = Mapping[tuple[date, str], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Judged:
-    """One computed and audited day; nothing is written yet."""
+    """One computed and audited day; nothing is written yet.
+
+    Attributes:
+        entities: How many came and went since the day before; None if that can't be told.
+    """
 
     computed: Computed
     audit: Audit
     content_hash: str
+    entities: EntityCounts | None = None
 
     @property
     def day(self) -> date:
@@ -50,12 +58,14 @@ def preview(view: FeatureView, day: date, lake: Lake, reader: Reader) -> Judged:
     """Compute and audit one day as a run would, and write nothing.
 
     Raises:
+        DeclarationError: The Soda file beside the view file is nothing that Soda can evaluate.
         IncompleteWindowError: A day of a window is missing.
         InputError: The function returned other columns than it promised.
     """
     load_inputs(view, [day], reader)
     soda = SodaSession()
     try:
+        _require_soda_file(view, soda)
         computed = compute_day(view, day, reader, lake.project.zone)
         released = Quarantine(lake.quarantine).released_hashes(view.name)
         references = _References.of(lake, view, [day])
@@ -80,6 +90,8 @@ def materialize(
 
     Raises:
         ContractChangedError: The table was built by another contract; nothing was computed.
+        DeclarationError: The Soda file beside the view file is nothing that Soda can evaluate;
+            nothing was computed.
         InputError: The function returned other columns than it promised.
         StoreError: Commits would not be safe in the lake's store; nothing was written.
     """
@@ -90,11 +102,18 @@ def materialize(
     references = _References.of(lake, view, ordered)
     soda = SodaSession()
     try:
+        _require_soda_file(view, soda)
         for start in range(0, len(ordered), CHUNK_DAYS):
             chunk = ordered[start : start + CHUNK_DAYS]
             yield from _chunk(lake, view, chunk, reader, references, soda, now, run_id)
     finally:
         soda.close()
+
+
+def _require_soda_file(view: FeatureView, soda: SodaSession) -> None:
+    """Try hand-written checks on no rows: a slip of the pen is no fault of any day."""
+    if view.soda is not None:
+        soda.require(view.contract, view.soda)
 
 
 def _chunk(
@@ -149,17 +168,13 @@ def _judge(
     released: Released,
 ) -> Judged:
     """Audit a computed day; if it passes, it counts as a reference for the days after it."""
-    day, frame, profiles = computed.day, computed.frame, references.profiles
-    before = trailing_days(day, REFERENCE_DAYS + 1)[:-1]
-    reference = [profiles[day] for day in before if day in profiles]
-    new = references.newcomers.rate(day, frame)
-    trained = references.trained
-    verdicts = audit(frame, view.contract, reference, soda, new_entities=new, trained=trained)
-    found = Judged(computed, verdicts, content_hash(computed.frame))
+    frame = computed.frame
+    earlier = references.earlier(computed.day, frame)
+    verdicts = told_of(audit(frame, view.contract, earlier, soda, view.soda), computed.wrapped)
+    found = Judged(computed, verdicts, content_hash(frame), earlier.entities)
     found = _with_release(found, released)
     if found.audit.passed:
-        profiles[day] = dict(verdicts.profile)
-        references.newcomers.passed(day, frame)
+        references.passed(found)
     return found
 
 
@@ -184,6 +199,17 @@ class _References:
         # Read once: a set that is kept meanwhile does not part the days of one run.
         trained = lake.training_reference(view.name)
         return cls(lake.profiles(view.name, near), newcomers, trained)
+
+    def earlier(self, day: date, frame: pl.DataFrame) -> Earlier:
+        """Return what a day with these rows is compared with."""
+        before = trailing_days(day, REFERENCE_DAYS + 1)[:-1]
+        profiles = {d: self.profiles[d] for d in before if d in self.profiles}
+        return Earlier(day, profiles, self.trained, self.newcomers.counts(day, frame))
+
+    def passed(self, found: Judged) -> None:
+        """Take a day that this run commits: the days after it are compared with it."""
+        self.profiles[found.day] = dict(found.audit.profile)
+        self.newcomers.passed(found.day, found.computed.frame)
 
 
 def _with_release(found: Judged, released: Mapping[tuple[date, str], Mapping[str, str]]) -> Judged:
@@ -240,6 +266,11 @@ def _commit(
             for found in good
             if found.day in unprofiled
         },
+        {
+            (found.day, results[found.day].revision): found.entities
+            for found in good
+            if found.day in unprofiled and found.entities is not None
+        },
     )
     lake.record(
         _entry(view, found, results[found.day].revision, outcome, now(), run_id)
@@ -291,7 +322,7 @@ def _put_in_quarantine(
     item = Quarantined(
         kind="frame",
         name=view.name,
-        item=f"{found.day}-{found.content_hash[:8]}",
+        item=frame_item(found.day, found.content_hash),
         reason=" ".join(v.message for v in found.audit.verdicts if v.blocks),
         days=[str(found.day)],
         found_at=now.isoformat(),
@@ -299,6 +330,8 @@ def _put_in_quarantine(
             "content_hash": found.content_hash,
             "head_revision": revision,
             "rows": found.computed.frame.height,
+            "profile": {name: p.to_json() for name, p in found.audit.profile.items()},
+            "entities": found.entities.to_json() if found.entities else None,
             **_note(view, found, run_id),
         },
     )
@@ -337,12 +370,13 @@ def _certified(view: FeatureView, found: Judged, result: Committed) -> DayOutcom
         profile=found.audit.profile,
         frame=found.computed.frame,
         counts={"closing_rows": found.computed.closed},
+        drift=found.audit.drift,
     )
 
 
 def _quarantined(view: FeatureView, found: Judged) -> DayOutcome:
     reasons = " ".join(v.message for v in found.audit.verdicts if v.blocks)
-    item = f"{found.day}-{found.content_hash[:8]}"
+    item = frame_item(found.day, found.content_hash)
     return DayOutcome(
         view.name,
         found.day,
@@ -356,4 +390,5 @@ def _quarantined(view: FeatureView, found: Judged) -> DayOutcome:
         profile=found.audit.profile,
         frame=found.computed.frame,
         failing_rows=found.audit.failing_rows,
+        drift=found.audit.drift,
     )

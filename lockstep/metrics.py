@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from lockstep.episodes import drift_numbers, fold
 from lockstep.freshness import freshness
 from lockstep.lake import Lake
 from lockstep.stores.day_index import Head
@@ -41,9 +42,13 @@ def feature_metrics(lake: Lake, views: Iterable[FeatureView], now: datetime) -> 
     fresh: list[Sample] = []
     filled: list[Sample] = []
     drifted: list[Sample] = []
+    windows: list[Sample] = []
     for view in views:
         lag = freshness(lake, view, now).lag
-        numbers = newest_numbers(lake, view)
+        head = lake.table(view).head_or_none()
+        numbers = {} if head is None else audit_numbers(head)
+        over = {} if head is None else windows_over(view, head)
+        windows += [Sample({"feature": f"{view.name}:{name}"}, over[name]) for name in over]
         for name in view.contract.features:
             labels = {"feature": f"{view.name}:{name}"}
             if lag is not None:
@@ -65,17 +70,28 @@ def feature_metrics(lake: Lake, views: Iterable[FeatureView], now: datetime) -> 
             "Population stability index of the newest committed day against the 28 days before.",
             drifted,
         ),
+        Metric(
+            "feature_psi_windows_over",
+            "Committed days in a row, up to the newest, on which the feature was over its limit.",
+            windows,
+        ),
     ]
 
 
-def newest_numbers(lake: Lake, view: FeatureView) -> dict[str, float]:
-    """Return what the audit of the newest committed day measured, by name; empty without a day."""
-    head = lake.table(view).head_or_none()
-    return {} if head is None else audit_numbers(head)
+def windows_over(view: FeatureView, head: Head) -> dict[str, int]:
+    """Return feature → committed days in a row over its drift limit, up to the newest one.
+
+    Only features with a limit; empty without a committed day.
+    """
+    if not head.days:
+        return {}
+    numbers = {day: drift_numbers(record.note) for day, record in head.days.items()}
+    found = fold(view, numbers).values()
+    return {streak.feature.partition(":")[2]: len(streak.days) for streak in found}
 
 
 def audit_numbers(head: Head) -> dict[str, float]:
-    """Return what `newest_numbers` does, of a table that was already looked at."""
+    """Return what the audit of the newest committed day measured, by name; empty without a day."""
     if not head.days:
         return {}
     verdicts = head.days[max(head.days)].note.get("verdicts", ())

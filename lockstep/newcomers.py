@@ -1,4 +1,4 @@
-"""How many of a day's entities are new: ids that exploded, or were renamed, show here first.
+"""How many entities came and went: ids that exploded, or were renamed, show here first.
 
 A number for people and dashboards. It depends on which day was committed before when the day was
 computed, so nothing may be decided by it; what cannot be read leaves it out.
@@ -10,9 +10,12 @@ from datetime import date
 import polars as pl
 
 from lockstep.errors import StoreError
+from lockstep.profile import EntityCounts
 from lockstep.stores.day_index import Head
 from lockstep.stores.delta import DayTable
 from lockstep.view import FeatureView
+
+__all__ = ["EntityCounts", "Newcomers"]
 
 _UNREADABLE = (StoreError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
@@ -33,16 +36,24 @@ class Newcomers:
     head: Head | None
     _last: tuple[date, pl.DataFrame] | None = field(default=None, init=False)
 
+    def counts(self, day: date, frame: pl.DataFrame) -> EntityCounts | None:
+        """Return how many entities the day has, and how many came and went since the day before.
+
+        None if there is no day before, or if it cannot be read.
+        """
+        before = self._before(day)
+        if before is None:
+            return None
+        both = _shared(frame.select(self.view.contract.keys), before)
+        return EntityCounts(frame.height, frame.height - both, before.height - both)
+
     def rate(self, day: date, frame: pl.DataFrame) -> float | None:
         """Return the share of the frame's rows whose key the day before did not have.
 
         None if there is no day before, if it cannot be read, or if the frame has no rows.
         """
-        keys = self.view.contract.keys
-        before = self._before(day) if frame.height else None
-        if before is None:
-            return None
-        return (frame.height - _shared(frame.select(keys), before)) / frame.height
+        counts = self.counts(day, frame) if frame.height else None
+        return counts.new_rate if counts else None
 
     def passed(self, day: date, frame: pl.DataFrame) -> None:
         """Take a day that this run commits; its keys are those before the next one."""

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import polars as pl
 
+from lockstep.drift import Drift
 from lockstep.profile import ColumnProfile
 from lockstep.quality import Verdict
 
@@ -24,6 +25,7 @@ class DayOutcome:
         message: One sentence for people; empty if all went well.
         frame: The day's rows, for previews; keys, event_timestamp, features.
         counts: Numbers for the catalog, e.g. duplicates dropped.
+        drift: Feature → how far it is from its reference, bin by bin.
     """
 
     name: str
@@ -40,6 +42,7 @@ class DayOutcome:
     frame: pl.DataFrame | None = field(default=None, repr=False)
     counts: Mapping[str, int] = field(default_factory=dict)
     failing_rows: pl.DataFrame | None = field(default=None, repr=False)
+    drift: Mapping[str, Drift] = field(default_factory=dict, repr=False)
 
     @property
     def certified(self) -> bool:

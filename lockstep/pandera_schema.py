@@ -49,7 +49,7 @@ def _checks(feature: Feature) -> list[pa.Check]:
 
 
 def contract_failures(frame: pl.DataFrame, contract: Contract) -> ContractFailures | None:
-    """Validate a collected frame; None if it keeps the contract.
+    """Validate a collected frame; None if it keeps the contract. NaN counts as missing.
 
     Bad rows are counted first and only their head goes through pandera, which otherwise builds a
     row per violation: hundreds of megabytes when a whole column is wrong.
@@ -57,7 +57,7 @@ def contract_failures(frame: pl.DataFrame, contract: Contract) -> ContractFailur
     bad = frame.filter(pl.any_horizontal(_violations(contract) or [pl.lit(value=False)]))
     judged = bad.head(HEAD) if bad.height else frame
     try:
-        pandera_schema(contract).validate(judged, lazy=True)
+        pandera_schema(contract).validate(judged.fill_nan(None), lazy=True)
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
         rules = cases.select("column", "check").unique(maintain_order=True)
@@ -70,12 +70,9 @@ def _violations(contract: Contract) -> list[pl.Expr]:
     """One expression per rule that is true for a row that breaks it."""
     rules: list[pl.Expr] = [pl.col(key).is_null() for key in contract.keys]
     for name, feature in contract.features.items():
-        column = pl.col(name)
-        missing = (
-            column.is_null() | column.is_nan() if feature.type.is_float() else column.is_null()
-        )
+        column = pl.col(name).fill_nan(None) if feature.type.is_float() else pl.col(name)
         if not feature.nullable:
-            rules.append(missing)
+            rules.append(column.is_null())
         if feature.at_least is not None:
             rules.append((column < feature.at_least).fill_null(value=False))
         if feature.at_most is not None:

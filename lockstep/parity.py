@@ -1,13 +1,22 @@
-"""Online against offline, every entity, byte for byte except the version: the parity sentence."""
+"""Online against offline, byte for byte except the version: the parity sentence.
 
-from collections.abc import Collection, Sequence
+A small view is compared whole. Of a large one a sample of its entities is, chosen by a hash of the
+key, so that both sides look at the same ones: Delta is filtered by it, Redis is asked for those
+keys. Entities that are online only are looked for among the sampled keys of a bounded scan. The
+sample of another day is another one.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal, TypeAlias
+from typing import Final
 
 import polars as pl
 
-from lockstep.codec import RowCodec, decode_key, encode_keys, header_of, without_version
+from lockstep.codec import RowCodec, decode_key, encode_keys
+from lockstep.differing import Difference, Kind, Sides, examples_of, likely_cause
+from lockstep.errors import InputError
 from lockstep.lake import Lake
 from lockstep.stores.causes import answering
 from lockstep.stores.day_index import Head
@@ -15,16 +24,15 @@ from lockstep.stores.redis import OnlineStore
 from lockstep.time import as_of, decode_revisions, is_valid, span
 from lockstep.view import FeatureView
 
-Kind: TypeAlias = Literal["mismatch", "missing", "extra"]
-EXAMPLES = 5
+__all__ = ["Difference", "Kind", "Parity", "parity", "unsealed_days", "valid_rows"]
 
-
-@dataclass(frozen=True)
-class Difference:
-    """One entity whose served value is not the committed one."""
-
-    kind: Kind
-    key: tuple[int | str, ...]
+EXAMPLES: Final = 2
+"""Of each kind."""
+SCAN_CALLS: Final = 200
+"""How much of a server is walked for entities that are online only: some 200,000 keys."""
+_FETCH: Final = 1_000
+_BLOCK: Final = 50_000
+_HASHES: Final = 2**64
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,15 @@ class Parity:
     """The comparison of one view at one instant.
 
     Attributes:
-        entities: Entities with a valid row on either side.
+        entities: Compared entities: those with a valid row on either side.
         equal: Those whose bytes agree.
         unsealed: Committed days that the online store has not sealed.
         examples: The first differences of each kind.
+        stale: Entities that are served an older revision or version than is committed; these are
+            not among `mismatch`.
+        sampled: How many of the view's entities offline were compared; None if all were.
+        of: How many it has offline, if a sample was compared.
+        cause: The likely causes in words, the most frequent first; empty if nothing differs.
     """
 
     view: str
@@ -47,6 +60,10 @@ class Parity:
     extra: int
     unsealed: Sequence[date]
     examples: Sequence[Difference]
+    stale: int = 0
+    sampled: int | None = None
+    of: int | None = None
+    cause: str = ""
 
     @property
     def holds(self) -> bool:
@@ -57,11 +74,15 @@ class Parity:
     def sentence(self) -> str:
         """The result in one sentence."""
         if self.holds:
-            return f"{self.view}: online equals offline for all {self.entities} entities."
+            compared = f"all {self.entities} entities"
+            if self.sampled is not None:
+                compared = f"a sample of {self.sampled} of {self.of} entities"
+            return f"{self.view}: online equals offline for {compared}."
         parts = [
             f"{count} {kind}"
             for kind, count in (
                 ("differ", self.mismatch),
+                ("are stale", self.stale),
                 ("are missing online", self.missing),
                 ("are online only", self.extra),
             )
@@ -69,10 +90,12 @@ class Parity:
         ]
         behind = f"; not pushed: {span(self.unsealed)}" if self.unsealed else ""
         shown = ", ".join(f"{d.kind} {d.key}" for d in self.examples)
+        sample = "" if self.sampled is None else f" (a sample of {self.of})"
+        cause = f" Likely cause: {self.cause}." if self.cause else ""
         return (
-            f"{self.view}: of {self.entities} entities {' and '.join(parts) or 'all agree'}{behind}"
-            f"{f' (e.g. {shown})' if shown else ''}. Repair: lockstep push {self.view}"
-            f"{' --rebuild' if self.equal < self.entities and not self.unsealed else ''}"
+            f"{self.view}: of {self.entities} entities{sample} {' and '.join(parts) or 'all agree'}"
+            f"{behind}{f' (e.g. {shown})' if shown else ''}.{cause} Repair: lockstep push "
+            f"{self.view}{' --rebuild' if self.equal < self.entities and not self.unsealed else ''}"
         )
 
 
@@ -115,41 +138,118 @@ def valid_rows(
 
 
 def parity(lake: Lake, online: OnlineStore, view: FeatureView, at: datetime) -> Parity:
-    """Compare every entity of the view, on both sides, at the instant (normally now)."""
-    contract = view.contract
-    rows = valid_rows(lake, view, at)
-    packed = RowCodec(contract.feature_types).encode(rows, version=0)
-    expected = dict(zip(encode_keys(rows, contract.keys).to_list(), packed.to_list(), strict=True))
-    served: dict[bytes, bytes] = {}
-    for key, value in online.scan(contract.entity.name, view.name):
-        header = header_of(value)
-        if not header.removed and is_valid(header.event_timestamp, contract.ttl, at):
-            served[key] = without_version(value)
-    differences = [
-        Difference(_kind(key, expected, served), decode_key(key))
-        for key in sorted(expected.keys() | served.keys())
-        if expected.get(key) != served.get(key)
-    ]
-    counts = {
-        kind: sum(d.kind == kind for d in differences) for kind in ("mismatch", "missing", "extra")
-    }
+    """Compare the view's entities on both sides at the instant (normally now).
+
+    All of them, or a sample if there are more than the contract's `parity`.
+    """
+    entity, head = view.contract.entity, lake.table(view).head()
+    chosen, total = _sample(lake, view, head, at)
+    rows = valid_rows(lake, view, at, head=head, only=chosen)
+    packed = RowCodec(view.contract.feature_types).encode(rows, version=0)
+    keys = encode_keys(rows, view.contract.keys)
+    expected = dict(zip(keys.to_list(), packed.to_list(), strict=True))
+    if chosen is None:
+        stored: Mapping[bytes, bytes] = dict(online.scan(entity.name, view.name))
+    else:
+        found = _chosen_keys(online, view, chosen) - expected.keys()
+        stored = _fetched(online, view, [*expected, *sorted(found)])
+    sides = Sides(
+        expected,
+        stored,
+        head,
+        online.seals(entity.name, view.name, entity.buckets),
+        view.contract.ttl,
+        at,
+        evicting=_evicting(online),
+    )
+    differences = sides.differences()
     return Parity(
         view=view.name,
         at=at,
-        entities=len(expected.keys() | served.keys()),
-        equal=len(expected.keys() | served.keys()) - len(differences),
-        mismatch=counts["mismatch"],
-        missing=counts["missing"],
-        extra=counts["extra"],
+        entities=sides.entities,
+        equal=sides.entities - len(differences),
+        mismatch=_count(differences, "mismatch"),
+        missing=_count(differences, "missing"),
+        extra=_count(differences, "extra"),
         unsealed=unsealed_days(lake, online, view, at),
-        examples=differences[:EXAMPLES],
+        examples=examples_of(differences, EXAMPLES),
+        stale=_count(differences, "stale"),
+        sampled=None if chosen is None else len(expected),
+        of=total,
+        cause=likely_cause(differences),
     )
 
 
-def _kind(key: bytes, expected: dict[bytes, bytes], served: dict[bytes, bytes]) -> Kind:
-    if key not in served:
-        return "missing"
-    return "mismatch" if key in expected else "extra"
+def _count(differences: Iterable[Difference], kind: Kind) -> int:
+    return sum(difference.kind == kind for difference in differences)
+
+
+def _evicting(online: OnlineStore) -> bool:
+    return any(
+        info.evicted_keys > 0 and info.maxmemory_policy != "noeviction"
+        for info in online.nodes().values()
+    )
+
+
+def _sample(
+    lake: Lake, view: FeatureView, head: Head, at: datetime
+) -> tuple[pl.Expr | None, int | None]:
+    """Return which entities are compared, and of how many; (None, None) for all of them."""
+    limit = view.contract.parity
+    zone, ttl = lake.project.zone, view.contract.ttl
+    days = [day for day in head.days if is_valid(as_of(day, zone), ttl, at)]
+    if limit == "all" or sum(head.days[day].rows for day in days) <= limit:
+        return None, None
+    table = lake.table(view)
+    entities = table.scan(days, version=head.version).select(view.contract.keys).unique()
+    with answering(f"The table {table.uri}"):
+        total = int(entities.select(pl.len()).collect(engine="streaming").item())
+    if total <= limit:
+        return None, None
+    below = pl.lit(math.floor(limit / total * _HASHES), pl.UInt64)
+    return pl.struct(view.contract.keys).hash(at.date().toordinal()) < below, total
+
+
+def _chosen_keys(online: OnlineStore, view: FeatureView, chosen: pl.Expr) -> set[bytes]:
+    """Return those keys of the sample that a bounded scan of the server meets."""
+    contract = view.contract
+    types = {name: contract.columns[name] for name in contract.keys}
+    walked = list(online.entity_keys(contract.entity.name, SCAN_CALLS))
+    found: set[bytes] = set()
+    for start in range(0, len(walked), _BLOCK):
+        readable = dict(_readable(walked[start : start + _BLOCK], types))
+        frame = pl.DataFrame(list(readable.values()), schema=types, orient="row")
+        kept = frame.select(chosen.alias("kept"))["kept"].to_list()
+        found |= {key for key, keep in zip(readable, kept, strict=True) if keep}
+    return found
+
+
+def _readable(
+    keys: Iterable[bytes], types: Mapping[str, pl.DataType]
+) -> Iterator[tuple[bytes, tuple[int | str, ...]]]:
+    """Yield the keys that the entity can have, with their values: no reader asks for others."""
+    kinds = [str if dtype == pl.String else int for dtype in types.values()]
+    for key in keys:
+        try:
+            values = decode_key(key)
+        except InputError:
+            continue
+        if [type(value) for value in values] == kinds:
+            yield key, values
+
+
+def _fetched(
+    online: OnlineStore, view: FeatureView, keys: Sequence[bytes]
+) -> Mapping[bytes, bytes]:
+    """Return what is stored under the keys, in requests short enough for readers beside it."""
+    entity = view.contract.entity
+    found: dict[bytes, bytes] = {}
+    for start in range(0, len(keys), _FETCH):
+        some = keys[start : start + _FETCH]
+        answers = online.fetch(entity.name, some, [view.name], entity.buckets)
+        stored = zip(some, answers, strict=True)
+        found.update((key, value) for key, (value,) in stored if value is not None)
+    return found
 
 
 def unsealed_days(

@@ -1,4 +1,4 @@
-"""Small histogram pictures (SVG) for people; the numbers are in the profiles."""
+"""Small pictures of distributions (SVG) for people; the numbers are in the profiles."""
 
 import base64
 from collections.abc import Sequence
@@ -7,12 +7,15 @@ from typing import Final
 
 import polars as pl
 
+from lockstep.drift import Bin
 from lockstep.schema import Feature
 
 _WIDTH: Final = 192
 _HEIGHT: Final = 48
 _BARS: Final = 24
 _LABEL: Final = 12
+_PAIRS: Final = 11
+"""Ten ranges of numbers and the missing values."""
 
 
 def histogram_svg(values: pl.Series, feature: Feature) -> str | None:
@@ -33,6 +36,54 @@ def histogram_svg(values: pl.Series, feature: Feature) -> str | None:
 def bars_svg(counts: Sequence[int], left: str, right: str) -> str:
     """Return an SVG of counted bars, with what stands below the first and the last one."""
     return _svg(list(counts), _label(left), _label(right))
+
+
+def bins_svg(bins: Sequence[Bin]) -> str | None:
+    """Return an SVG of bins, expected (grey, wide) and actual (blue, narrow); None without bins.
+
+    At most eleven bins are drawn, those of the values beyond the ninth as one; a bin that nothing
+    is in on either side is left out if it is the last. Kept as small as `histogram_svg`.
+    """
+    drawn = [one for one in _few(bins) if one.label != "missing" or one.expected or one.actual]
+    if not drawn:
+        return None
+    tallest = max(max(one.expected, one.actual) for one in drawn) or 1.0
+    width = _WIDTH // len(drawn)
+    inset = width // 4
+    expected = "".join(
+        _bar(at * width, one.expected / tallest, width - 1) for at, one in enumerate(drawn)
+    )
+    actual = "".join(
+        _bar(at * width + inset, one.actual / tallest, width - 1 - 2 * inset)
+        for at, one in enumerate(drawn)
+    )
+    first, last = drawn[0].label, drawn[-1].label if len(drawn) > 1 else ""
+    left, right = escape(_label(first)), escape(_label(last))
+    below = _HEIGHT + 11
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT + 14}">'
+        f'<path fill="#bbb" d="{expected}"/><path fill="#4f6bed" d="{actual}"/>'
+        f'<g font-size="10" font-family="sans-serif" fill="#777"><text y="{below}">{left}</text>'
+        f'<text x="{_WIDTH}" y="{below}" text-anchor="end">{right}</text></g></svg>'
+    )
+
+
+def _few(bins: Sequence[Bin]) -> list[Bin]:
+    """Return at most eleven bins; the last two of many are those of other and missing values."""
+    if len(bins) <= _PAIRS:
+        return list(bins)
+    kept, rest, missing = bins[: _PAIRS - 2], bins[_PAIRS - 2 : -1], bins[-1]
+    others = Bin(
+        "other values",
+        sum(one.expected for one in rest),
+        sum(one.actual for one in rest),
+        sum(one.psi for one in rest),
+    )
+    return [*kept, others, missing]
+
+
+def _bar(left: int, share: float, width: int) -> str:
+    return f"M{left} {_HEIGHT}v-{max(round(share * _HEIGHT), 1)}h{width}V{_HEIGHT}" if share else ""
 
 
 def data_uri(svg: str) -> str:

@@ -16,7 +16,10 @@ from lockstep.schema import NAME
 from lockstep.time import zone_named
 
 _SETTINGS: Final = frozenset(
-    {"views", "root", "time_zone", "namespace", "redis_url", "land", "serving"}
+    {
+        *("views", "root", "time_zone", "namespace", "redis_url", "land", "serving", "alerts"),
+        "dagster_url",
+    }
 )
 
 
@@ -33,6 +36,8 @@ class Project:
         redis_url: The online store (`LOCKSTEP_REDIS_URL` overrides); None is the embedded server.
         land: `module:function` that `lockstep land` calls, if the project has one.
         serving: The table `[tool.lockstep.serving]`; `lockstep.serving.settings` reads it.
+        alerts: The table `[tool.lockstep.alerts]`; `lockstep.alerts.settings` reads it.
+        dagster_url: Where Dagster's UI answers, for links to runs; None if nobody said.
     """
 
     folder: Path
@@ -43,6 +48,8 @@ class Project:
     redis_url: str | None
     land: str | None
     serving: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    alerts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    dagster_url: str | None = None
 
     @property
     def landing(self) -> str:
@@ -111,6 +118,8 @@ def _project(folder: Path, settings: Mapping[str, Any]) -> Project:
         redis_url=os.environ.get("LOCKSTEP_REDIS_URL") or settings.get("redis_url"),
         land=settings.get("land"),
         serving=settings.get("serving", {}),
+        alerts=settings.get("alerts", {}),
+        dagster_url=settings.get("dagster_url"),
     )
 
 

@@ -1,29 +1,62 @@
-"""Promise + frame → verdicts. Pure: nothing is read or written, and nobody is told."""
+"""Promise + frame → verdicts. Pure: nothing is read or written, and nobody is told.
+
+What blocks depends on the frame, the contract and what the run read when it began, nothing else.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal, TypeAlias, get_args
+from datetime import date
+from math import isfinite
+from statistics import median
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 import polars as pl
 
+from lockstep.drift import (
+    LEAST_REFERENCE_DAYS,
+    REFERENCE_DAYS,
+    Drift,
+    measure,
+    no_reference,
+    references_of,
+)
+from lockstep.feature import Severity
 from lockstep.keys import MAX_KEY_BYTES, count_long_keys
 from lockstep.pandera_schema import contract_failures
-from lockstep.profile import ColumnProfile, TrainedOn, profile, stability_index
-from lockstep.schema import Contract, Feature
+from lockstep.profile import ColumnProfile, EntityCounts, TrainedOn, profile
+from lockstep.schema import Contract
 from lockstep.soda import SodaResult, SodaSession
+from lockstep.soda_file import SodaFile
+from lockstep.view import FeatureView
 
-CheckName: TypeAlias = Literal["keys", "contract", "completeness", "drift"]
+__all__ = [
+    "CHECKS",
+    "REFERENCE_DAYS",
+    "SEVERITY",
+    "Audit",
+    "CheckName",
+    "Earlier",
+    "Severity",
+    "Verdict",
+    "audit",
+    "checks_of",
+    "severity_of",
+]
+
+CheckName: TypeAlias = Literal["keys", "contract", "completeness", "cardinality", "drift", "soda"]
 CHECKS: Final[tuple[CheckName, ...]] = get_args(CheckName)
-Severity: TypeAlias = Literal["block", "warn"]
 SEVERITY: Final[Mapping[CheckName, Severity]] = {
     "keys": "block",
     "contract": "block",
     "completeness": "block",
+    "cardinality": "block",
     "drift": "warn",
+    "soda": "block",
 }
+_BY_CHECK: Final = cast("Severity", "")
 
-REFERENCE_DAYS: Final = 28
-LEAST_REFERENCE_DAYS: Final = 7
+LEAST_GROWN_ROWS: Final = 1_000
+"""A day with fewer rows is small whatever multiple of the usual number it is."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +64,11 @@ class Verdict:
     """The result of one check on one frame.
 
     Attributes:
-        severity: "block" keeps the frame out of the table when it fails; "warn" never does.
         message: One sentence for people.
         numbers: Measured values by name, e.g. `psi:sum_amt_7d`, `new_entity_rate`.
         released: A person has certified this very content in spite of the failure.
+        severity: "block" keeps the frame out of the table when it fails; "warn" never does. That of
+            the check unless given.
     """
 
     check: CheckName
@@ -42,25 +76,29 @@ class Verdict:
     message: str
     numbers: Mapping[str, float] = field(default_factory=dict)
     released: bool = False
+    severity: Severity = _BY_CHECK
 
-    @property
-    def severity(self) -> Severity:
-        """Whether a failure blocks."""
-        return SEVERITY[self.check]
+    def __post_init__(self) -> None:
+        if self.severity == _BY_CHECK:
+            object.__setattr__(self, "severity", SEVERITY[self.check])
 
     @property
     def blocks(self) -> bool:
         """Whether this verdict keeps the frame out of the table."""
         return not self.passed and self.severity == "block" and not self.released
 
+    def at(self, severity: Severity) -> "Verdict":
+        """Return it with another severity than that of its check."""
+        return replace(self, severity=severity)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values; `from_json` reads it back."""
-        return {**asdict(self), "severity": self.severity}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Verdict":
         """Read what `to_json` returned."""
-        return cls(**{name: value for name, value in data.items() if name != "severity"})
+        return cls(**data)
 
 
 @dataclass(frozen=True)
@@ -69,6 +107,7 @@ class Audit:
 
     verdicts: Sequence[Verdict]
     profile: Mapping[str, ColumnProfile]
+    drift: Mapping[str, Drift] = field(default_factory=dict)
     failing_rows: pl.DataFrame | None = None
 
     @property
@@ -77,29 +116,62 @@ class Audit:
         return not any(verdict.blocks for verdict in self.verdicts)
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What a day is compared with, as it was when the run began.
+
+    Attributes:
+        day: The day that is judged.
+        profiles: Day → feature → profile of the committed days among the 28 before.
+        trained: Feature → what it looked like in the newest kept training set.
+        entities: How many of the day's entities the day before did not have, and the reverse; None
+            if there is no day before, or if it cannot be read.
+    """
+
+    day: date
+    profiles: Mapping[date, Mapping[str, ColumnProfile]] = field(default_factory=dict)
+    trained: Mapping[str, TrainedOn] = field(default_factory=dict)
+    entities: EntityCounts | None = None
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of each of the days before that has a profile."""
+        return [max(c.rows for c in day.values()) for day in self.profiles.values() if day]
+
+
+def checks_of(view: FeatureView) -> tuple[CheckName, ...]:
+    """Return the checks that a view's days go through: `soda` only beside a Soda file."""
+    return tuple(check for check in CHECKS if check != "soda" or view.soda is not None)
+
+
+def severity_of(check: CheckName, contract: Contract) -> Severity:
+    """Return what the worst failure of a check means for the days of a view."""
+    if check == "drift" and any(f.drift == "block" for f in contract.features.values()):
+        return "block"
+    return SEVERITY[check]
+
+
 def audit(
     frame: pl.DataFrame,
     contract: Contract,
-    reference: Sequence[Mapping[str, ColumnProfile]],
+    earlier: Earlier,
     soda: SodaSession,
-    *,
-    new_entities: float | None = None,
-    trained: Mapping[str, TrainedOn] | None = None,
+    soda_file: SodaFile | None = None,
 ) -> Audit:
     """Judge a computed frame (keys, event_timestamp, features) before anything is written.
 
     Args:
         frame: The day's rows, collected.
         contract: What was promised.
-        reference: Profiles of the committed days among the 28 before; drift compares with them.
-        soda: Runs fill rate and row count.
-        new_entities: Share of the rows whose entity the day before did not have; None if there is
-            none. It is recorded with drift and decides nothing.
-        trained: Feature → what it looked like in a training set; drift compares with it instead.
+        earlier: What cardinality and drift compare the day with.
+        soda: Runs fill rate and row count, and the hand-written checks.
+        soda_file: The hand-written checks beside the view file, if there are any.
     """
-    seen = profile(frame, contract)
+    references = references_of(contract, earlier.day, earlier.profiles, earlier.trained)
+    seen = profile(frame, contract, references)
     failures = contract_failures(frame, contract)
-    verdicts = (
+    drift = {name: measure(name, seen[name], reference) for name, reference in references.items()}
+    verdicts = [
         _keys(frame, contract),
         Verdict("contract", passed=True, message="Types, ranges and required values hold.")
         if failures is None
@@ -111,15 +183,13 @@ def audit(
             numbers={"rows": failures.rows},
         ),
         _completeness(soda.verify(frame, contract), contract, seen),
-        _with_new_entities(_drift(frame, contract, reference, trained or {}), new_entities),
-    )
-    return Audit(verdicts, seen, None if failures is None else failures.head)
-
-
-def _with_new_entities(drift: Verdict, rate: float | None) -> Verdict:
-    if rate is None:
-        return drift
-    return replace(drift, numbers={**drift.numbers, "new_entity_rate": rate})
+        cardinality(frame.height, contract, earlier),
+        _drift(drift, contract, earlier),
+    ]
+    if soda_file is not None:
+        results = soda.verify_file(frame, contract, soda_file)
+        verdicts.append(_hand_written(results, contract, soda_file))
+    return Audit(verdicts, seen, drift, None if failures is None else failures.head)
 
 
 def _keys(frame: pl.DataFrame, contract: Contract) -> Verdict:
@@ -174,48 +244,104 @@ def _why_incomplete(
     )
 
 
-def _drift(
-    frame: pl.DataFrame,
-    contract: Contract,
-    reference: Sequence[Mapping[str, ColumnProfile]],
-    trained: Mapping[str, TrainedOn],
-) -> Verdict:
-    index: dict[str, float] = {}
-    against: dict[str, str] = {}
-    for name, feature in contract.features.items():
-        before, what = _before(name, feature, reference, trained)
-        found = stability_index(frame[name], feature, before)
-        if before:
-            against[name] = what
-        if found is not None:
-            index[name] = found
-    if not against:
-        return Verdict(
-            "drift",
-            passed=True,
-            message=f"No reference yet: {len(reference)} of {LEAST_REFERENCE_DAYS} earlier days.",
+def cardinality(rows: int, contract: Contract, earlier: Earlier) -> Verdict:
+    """Judge how many rows and how many new entities a day has; only the rows may block."""
+    numbers: dict[str, float] = {"rows": rows}
+    if contract.max_rows is not None:
+        numbers["limit:rows"] = contract.max_rows
+    failed = _too_many_rows(rows, contract, earlier, numbers)
+    severity: Severity = "block" if failed else "warn"
+    entities, limit = earlier.entities, contract.max_new_entities
+    rate = entities.new_rate if entities else None
+    if entities is not None:
+        numbers["entities_new"], numbers["entities_gone"] = entities.new, entities.gone
+    if rate is not None:
+        numbers["new_entity_rate"] = rate
+        if limit is not None and rate > limit:
+            failed.append(
+                f"{rate:.1%} of the {rows:,} rows are of entities that the day before did not "
+                f"have, more than max_new_entities={limit:.1%}."
+            )
+    if failed:
+        message = " ".join(failed)
+        return Verdict("cardinality", passed=False, message=message, numbers=numbers).at(severity)
+    return Verdict("cardinality", passed=True, message=f"{rows:,} rows.", numbers=numbers)
+
+
+def _too_many_rows(
+    rows: int, contract: Contract, earlier: Earlier, numbers: dict[str, float]
+) -> list[str]:
+    """Return a sentence per broken limit of rows; adds the usual number of rows to `numbers`."""
+    failed = []
+    if contract.max_rows is not None and rows > contract.max_rows:
+        failed.append(f"The day has {rows:,} rows, more than max_rows={contract.max_rows:,}.")
+    before = earlier.rows
+    usual = median(before) if len(before) >= LEAST_REFERENCE_DAYS else 0
+    if not usual:
+        return failed
+    numbers["usual_rows"] = usual
+    grown = contract.max_growth is not None and rows > contract.max_growth * usual
+    if grown and rows >= LEAST_GROWN_ROWS:
+        failed.append(
+            f"The day has {rows:,} rows, {rows / usual:,.1f} times the {usual:,.0f} of the "
+            f"{len(before)} earlier days (their median), more than max_growth="
+            f"{contract.max_growth}."
         )
-    over = [
-        f"{name} has PSI {index[name]:.2f} (limit {feature.max_psi}) against {against[name]}"
-        for name, feature in contract.features.items()
-        if feature.max_psi is not None and index.get(name, 0.0) > feature.max_psi
+    return failed
+
+
+def _drift(found: Mapping[str, Drift], contract: Contract, earlier: Earlier) -> Verdict:
+    if not found:
+        message = no_reference(contract, earlier.day, earlier.profiles)
+        return Verdict("drift", passed=True, message=message)
+    measured = [
+        (name, word, value, limit)
+        for name, drift in found.items()
+        for word, value, limit in (
+            ("psi", drift.psi, drift.limit),
+            ("kl", drift.kl, drift.kl_limit),
+        )
+        if value is not None
     ]
-    numbers = {f"psi:{name}": value for name, value in index.items()}
-    whats = " and ".join(dict.fromkeys(against.values()))
-    message = "; ".join(over) or f"Stable against {whats}."
-    return Verdict("drift", passed=not over, message=message, numbers=numbers)
+    numbers = {f"{word}:{name}": value for name, word, value, _ in measured}
+    numbers |= {f"limit:{word}:{name}": limit for name, word, _, limit in measured if limit}
+    over = [
+        f"{name} has {word.upper()} {value:.2f} (limit {limit}) against {found[name].against}"
+        for name, word, value, limit in measured
+        if limit is not None and value > limit
+    ]
+    if over:
+        stops = any(d.over and contract.features[n].drift == "block" for n, d in found.items())
+        severity: Severity = "block" if stops else "warn"
+        message = f"{'; '.join(over)}."
+        return Verdict("drift", passed=False, message=message, numbers=numbers).at(severity)
+    whats = " and ".join(dict.fromkeys(drift.against for drift in found.values()))
+    return Verdict("drift", passed=True, message=f"Stable against {whats}.", numbers=numbers)
 
 
-def _before(
-    name: str,
-    feature: Feature,
-    reference: Sequence[Mapping[str, ColumnProfile]],
-    trained: Mapping[str, TrainedOn],
-) -> tuple[list[ColumnProfile], str]:
-    # What models learned from, if a set of the feature's present type is kept; else days before.
-    found = trained.get(name)
-    if found is not None and (found.profile.sketch if feature.numeric else found.profile.counts):
-        return [found.profile], f"the training set {found.name}"
-    if len(reference) < LEAST_REFERENCE_DAYS:
-        return [], ""
-    return [day[name] for day in reference if name in day], f"{len(reference)} earlier days"
+def _hand_written(results: Sequence[SodaResult], contract: Contract, file: SodaFile) -> Verdict:
+    """Judge the checks of a Soda file: a failed one blocks, one of level `warn` warns."""
+    results = [_without_pii(result, contract) for result in results]
+    bad = [result for result in results if not result.passed]
+    if len(results) < len(file.checks):
+        message = f"Soda evaluated {len(results)} of the {len(file.checks)} checks of {file.name}."
+        return Verdict("soda", passed=False, message=message)
+    numbers = {
+        f"soda:{result.words}": result.value
+        for result in results
+        if result.value is not None and isfinite(result.value)
+    }
+    if bad:
+        message = f"{'; '.join(result.sentence for result in bad)} ({file.name})."
+        severity: Severity = "block" if any(not result.warns for result in bad) else "warn"
+        return Verdict("soda", passed=False, message=message, numbers=numbers).at(severity)
+    message = f"{len(results)} checks of {file.name} hold."
+    return Verdict("soda", passed=True, message=message, numbers=numbers)
+
+
+def _without_pii(result: SodaResult, contract: Contract) -> SodaResult:
+    """Return the result without a value that may be somebody's: counts are told, others not."""
+    feature = contract.features.get(result.column or "")
+    if feature is None or not feature.pii or result.kind not in ("aggregate", "metric"):
+        return result
+    return replace(result, value=None)

@@ -75,6 +75,13 @@ class Quarantine:
         files = {info.path for info in self._place.list(name or "")}
         return list(self._read(sorted(files)))
 
+    def open_items(self) -> list[Quarantined]:
+        """Return what still waits, by name and item; what is released or closed is not read."""
+        files = sorted(info.path for info in self._place.list())
+        marks = ("/released.json", "/closed.json")
+        over = {path.rpartition("/")[0] for path in files if path.endswith(marks)}
+        return list(self._read([path for path in files if path.rpartition("/")[0] not in over]))
+
     def _read(self, files: list[str]) -> Iterator[Quarantined]:
         present = set(files)
         for path in files:
@@ -115,15 +122,21 @@ class Quarantine:
             for day in item.touches
         }
 
-    def mark_released(self, item: Quarantined, reason: str, now: datetime) -> None:
-        """Record that a person certifies the item, by name and with a reason."""
+    def mark_released(self, item: Quarantined, reason: str, now: datetime) -> Mapping[str, str]:
+        """Record that a person certifies the item, by name and with a reason; return the record."""
         said = {"by": getpass.getuser(), "reason": reason, "at": now.isoformat()}
         self._place.write(f"{_folder(item)}/released.json", json.dumps(said).encode())
+        return said
 
     def close(self, item: Quarantined, reason: str, now: datetime) -> None:
         """Record that the item no longer matters; its data is kept."""
         said = {"reason": reason, "at": now.isoformat()}
         self._place.write(f"{_folder(item)}/closed.json", json.dumps(said).encode())
+
+
+def frame_item(day: date, content_hash: str) -> str:
+    """Return what names a quarantined frame: its day, and the beginning of its content's hash."""
+    return f"{day}-{content_hash[:8]}"
 
 
 def _folder(item: Quarantined) -> str:

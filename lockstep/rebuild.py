@@ -12,7 +12,7 @@ from lockstep.errors import InputError, NotCertifiedError
 from lockstep.lake import Lake, LedgerEntry
 from lockstep.materialize import materialize
 from lockstep.outcome import DayOutcome
-from lockstep.profile import ColumnProfile
+from lockstep.profile import ColumnProfile, EntityCounts
 from lockstep.reader import Reader
 from lockstep.sources import Readable
 from lockstep.stores.delta import Committed, DayTable
@@ -64,7 +64,12 @@ def rebuild(
         )
     swapped = finish_rebuild(live, staging, days, now=now)
     lake.keep_superseded(view, days)
-    lake.record_profiles(view.name, {(item.day, item.revision): seen[item.day] for item in swapped})
+    revisions = {item.day: (item.day, item.revision) for item in swapped}
+    lake.record_profiles(
+        view.name,
+        {revision: seen[day] for day, revision in revisions.items()},
+        {revisions[day]: counts for day, counts in beside.entities.items() if day in revisions},
+    )
     lake.record(_renumbered(beside.entries, swapped))
 
 
@@ -79,6 +84,7 @@ class _Beside(Lake):
         self._view = view
         self._staging = staging
         self.entries: dict[date, LedgerEntry] = {}
+        self.entities: dict[date, EntityCounts] = {}
 
     def table(self, of: Readable) -> DayTable:
         return self._staging if of is self._view else super().table(of)
@@ -90,9 +96,13 @@ class _Beside(Lake):
         self.entries.update({entry.day: entry for entry in entries})
 
     def record_profiles(
-        self, view: str, profiles: Mapping[tuple[date, int], Mapping[str, ColumnProfile]]
+        self,
+        view: str,  # noqa: ARG002 - one view is rebuilt
+        profiles: Mapping[tuple[date, int], Mapping[str, ColumnProfile]],  # noqa: ARG002 - told
+        entities: Mapping[tuple[date, int], EntityCounts] | None = None,
     ) -> None:
-        """Take nothing: revisions are known after the swap."""
+        """Keep the entity counts, and record nothing: revisions are known after the swap."""
+        self.entities.update({day: counts for (day, _), counts in (entities or {}).items()})
 
     def profiles(
         self,

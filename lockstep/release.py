@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from datetime import date, datetime
 
+import polars as pl
+
 from lockstep.compute import inputs_of
 from lockstep.errors import InputError
 from lockstep.lake import Lake, LedgerEntry
-from lockstep.profile import profile
+from lockstep.profile import ColumnProfile, EntityCounts, profile
 from lockstep.quality import Verdict
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.reader import Reader
@@ -49,7 +51,7 @@ def release_frame(
     quarantine = Quarantine(lake.quarantine)
     frame = quarantine.frame(item)
     # Marked first: a crash before the commit leaves a rerun that passes the audit, marked so.
-    quarantine.mark_released(item, reason, now())
+    said = quarantine.mark_released(item, reason, now())
     details = item.details
     verdicts = [
         {**Verdict.from_json(verdict).to_json(), "released": not verdict["passed"]}
@@ -57,6 +59,7 @@ def release_frame(
     ]
     note = {name: details[name] for name in ("code_version", "inputs", "data_through", "closed")}
     note |= {"run_id": run_id, "verdicts": verdicts, "released": reason}
+    note["released_by"] = said["by"]
     proposal = Proposal(day, frame, details["content_hash"], note)
     (result,) = table.commit([proposal], now=now)
     lake.keep_superseded(view, [day])
@@ -73,8 +76,24 @@ def release_frame(
         verdicts=verdicts,
     )
     lake.record([entry])
-    lake.record_profiles(view.name, {(day, result.revision): profile(frame, view.contract)})
+    _record_profiles(lake, view, item, frame, (day, result.revision))
     return result
+
+
+def _record_profiles(
+    lake: Lake, view: FeatureView, item: Quarantined, frame: pl.DataFrame, of: tuple[date, int]
+) -> None:
+    """Record what the audit saw: the profile made against its reference, and entity counts."""
+    known, entities = item.details.get("profile"), item.details.get("entities")
+    lake.record_profiles(
+        view.name,
+        {
+            of: profile(frame, view.contract)  # an item of an earlier release has neither
+            if known is None
+            else {name: ColumnProfile.from_json(column) for name, column in known.items()}
+        },
+        {of: EntityCounts.from_json(entities)} if entities else None,
+    )
 
 
 def _require_unmoved(

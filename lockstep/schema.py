@@ -4,49 +4,55 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias, get_args
 
 import polars as pl
 
 from lockstep.errors import DeclarationError
-from lockstep.types import canonical_type, fitted, type_problem
-
-PolarsType: TypeAlias = pl.DataType | type[pl.DataType]
-WhenAbsent: TypeAlias = Literal["last", "empty"]
-OnMissing: TypeAlias = Literal["null", "default", "fail"]
-
-NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
-RESERVED: Final = frozenset(
-    {"day", "known_at", "event_timestamp", "event_time", "revision", "as_of"}
+from lockstep.feature import (
+    NAME,
+    POLICIES,
+    UNSET,
+    Feature,
+    OnMissing,
+    PolarsType,
+    Severity,
+    name_problem,
 )
-POLICIES: Final = ("null", "default", "fail")
+from lockstep.types import canonical_type
+
+__all__ = [
+    "DAILY_TTL_FLOOR",
+    "NAME",
+    "POLICIES",
+    "REFERENCES",
+    "UNSET",
+    "Contract",
+    "Entity",
+    "Feature",
+    "Features",
+    "OnMissing",
+    "PolarsType",
+    "ReferenceKind",
+    "Severity",
+    "name_problem",
+]
+
+WhenAbsent: TypeAlias = Literal["last", "empty"]
+ReferenceKind: TypeAlias = Literal["auto", "training", "trailing", "weekday"]
+
 KEY_TYPES: Final = (pl.Int64, pl.Int32, pl.String)
+REFERENCES: Final[tuple[ReferenceKind, ...]] = get_args(ReferenceKind)
 
 DAILY_TTL_FLOOR: Final = timedelta(hours=25)
 """A daily row must outlive the longest day, or values expire before the next ones land."""
 
-
-class _Unset:
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final = _Unset()
-"""Marks a feature without an `empty=` or `default=` value; `None` is a value there."""
-
-
-def name_problem(kind: str, name: str) -> str | None:
-    """Say why `name` can't name a `kind`, or return None."""
-    if not NAME.match(name):
-        return (
-            f"{kind} name {name!r} is not usable. Names are lower-case letters, digits and "
-            "underscores, start with a letter and have at most 63 characters."
-        )
-    if name in RESERVED:
-        return f"{kind} name {name!r} is reserved for a column that Lockstep writes. Rename it."
-    return None
+PARITY_SAMPLE: Final = 100_000
+MAX_GROWTH: Final = 10.0
+LATENCY: Final = timedelta(milliseconds=100)
+OBJECTIVE: Final = 0.99
 
 
 @dataclass(frozen=True)
@@ -92,125 +98,6 @@ class Entity:
         return {column: canonical_type(dtype) for column, dtype in self.key.items()}
 
 
-@dataclass(eq=False)
-class Feature:
-    """One column of a view and what is promised about it.
-
-    `str(feature)` is its name at the edges, e.g. `txn_7d:sum_amt_7d`.
-
-    Args:
-        dtype: Polars type, one of those that survive Delta and Redis unchanged.
-        description: One sentence for the catalog.
-        unit: Unit of the values, e.g. `USD` or `days`.
-        at_least: Smallest allowed value, inclusive.
-        at_most: Largest allowed value, inclusive.
-        one_of: The allowed values.
-        nullable: Whether a row may lack the value.
-        empty: Value for an entity whose window became empty (`when_absent="empty"`).
-        fill_rate: Least share (0 to 1) of rows with a value; NaN counts as none. Blocking.
-        max_psi: Population stability index against the trailing 28 days above which to warn.
-        pii: Whether the column identifies a person; it is masked in every report.
-        on_missing: What a request gets for an entity without a valid value: null, the default, or
-            an error ("fail"). A request may say otherwise. The status tells the truth in any case.
-        default: The value that "default" stands for; that of `empty` if not given.
-    """
-
-    dtype: PolarsType
-    description: str
-    unit: str | None = field(default=None, kw_only=True)
-    at_least: float | None = field(default=None, kw_only=True)
-    at_most: float | None = field(default=None, kw_only=True)
-    one_of: tuple[Any, ...] | None = field(default=None, kw_only=True)
-    nullable: bool = field(default=True, kw_only=True)
-    empty: Any = field(default=UNSET, kw_only=True)
-    fill_rate: float | None = field(default=None, kw_only=True)
-    max_psi: float | None = field(default=None, kw_only=True)
-    pii: bool = field(default=False, kw_only=True)
-    on_missing: OnMissing = field(default="null", kw_only=True)
-    default: Any = field(default=UNSET, kw_only=True)
-    name: str = field(default="", init=False)
-    owner_class: "type[Features] | None" = field(default=None, init=False, repr=False)
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-        self.owner_class = owner if issubclass(owner, Features) else None
-
-    def __str__(self) -> str:
-        view = self.owner_class.contract.view_name if self.owner_class else None
-        return f"{view or '?'}:{self.name}"
-
-    @property
-    def type(self) -> pl.DataType:
-        """The Polars type as an instance."""
-        return canonical_type(self.dtype)
-
-    @property
-    def numeric(self) -> bool:
-        """Whether quantiles and drift are defined for it."""
-        return self.type.is_numeric()
-
-    @property
-    def fallback(self) -> Any:
-        """What "default" stands for: `default`, else `empty`, else None."""
-        declared = self.empty if self.default is UNSET else self.default
-        return None if declared is UNSET else fitted(self.type, declared)
-
-    def problems(self, where: str) -> Iterator[str]:
-        """Yield what is wrong with the declaration, each with its fix."""
-        if found := name_problem("Feature", self.name):
-            yield found
-        if found := type_problem(f"{where}.{self.name}", self.type):
-            yield found
-        if not self.description.strip():
-            yield f"'{where}.{self.name}' has no description. Say in one sentence what it is."
-        if self.fill_rate is not None and not 0 <= self.fill_rate <= 1:
-            yield (
-                f"'{where}.{self.name}' declares fill_rate={self.fill_rate}. It is a share of the "
-                "rows: give a number from 0 to 1."
-            )
-        bounded = self.at_least is not None or self.at_most is not None
-        if bounded and not self.numeric:
-            yield (
-                f"'{where}.{self.name}' is {self.type} and declares a range. Ranges are for "
-                "numbers: remove at_least and at_most, or use one_of."
-            )
-        yield from self._fallback_problems(where)
-        if self.max_psi is not None and not (self.numeric or self.type in (pl.String, pl.Boolean)):
-            yield (
-                f"'{where}.{self.name}' is {self.type} and declares max_psi. Drift is measured for "
-                "numbers, strings and booleans: remove max_psi."
-            )
-
-    def _fallback_problems(self, where: str) -> Iterator[str]:
-        if self.on_missing not in POLICIES:
-            yield (
-                f"'{where}.{self.name}' has on_missing={self.on_missing!r}. It is 'null', "
-                "'default' or 'fail'."
-            )
-        if self.on_missing == "default" and self.default is UNSET and self.empty is UNSET:
-            yield (
-                f"'{where}.{self.name}' says on_missing='default' and has none. Declare default=…, "
-                "or say on_missing='null'."
-            )
-        if self.default is None and not self.nullable:
-            yield f"'{where}.{self.name}' is not nullable and has default=None. Give it a value."
-        for word, value in (("default", self.default), ("empty", self.empty)):
-            if value is not UNSET and not self._fits(value):
-                yield (
-                    f"'{where}.{self.name}' is {self.type} and has {word}={value!r}, which does "
-                    "not fit that type. Give a value of the type."
-                )
-
-    def _fits(self, value: Any) -> bool:
-        if type_problem(self.name, self.type):
-            return True  # told elsewhere
-        try:
-            fitted(self.type, value)
-        except (ValueError, ArithmeticError):
-            return False
-        return True
-
-
 @dataclass(frozen=True, eq=False)
 class Contract:
     """What a view promises: grain, columns, owner, and how long a value lives.
@@ -223,6 +110,17 @@ class Contract:
         freshness: Largest tolerated age of the newest data (lag of its event time).
         landing_delay: How long after the end of a day its data is expected to have landed.
         min_rows: Fewest rows a day may have. Blocking.
+        reference: What drift is measured against: "training" (the newest kept training set),
+            "trailing" (the 28 days before), "weekday" (the same weekday of the weeks before), or
+            "auto" (the training set if there is one, else the days before).
+        max_rows: Most rows a day may have; None is no limit. Blocking.
+        max_growth: Most rows a day may have, as a multiple of the median of the days before; None
+            is no limit. Blocking.
+        max_new_entities: Largest share of rows (0 to 1) whose entity the day before did not have
+            that passes without a warning; None is no limit.
+        parity: How many entities are compared online at most, chosen by a hash; "all" is each.
+        latency: Largest tolerated time of a fetch.
+        objective: Share (0 to 1) of requests and of time for which the promises hold.
     """
 
     name: str
@@ -236,8 +134,15 @@ class Contract:
     min_rows: int
     tags: Mapping[str, str]
     features: Mapping[str, Feature]
-    problems: tuple[str, ...]
+    problems: tuple[str, ...] = ()
     view_name: str | None = None
+    reference: ReferenceKind = "auto"
+    max_rows: int | None = None
+    max_growth: float | None = MAX_GROWTH
+    max_new_entities: float | None = None
+    parity: Literal["all"] | int = PARITY_SAMPLE
+    latency: timedelta = LATENCY
+    objective: float = OBJECTIVE
 
     @property
     def keys(self) -> list[str]:
@@ -287,6 +192,14 @@ class Features:
             hours unless given.
         landing_delay: When a day's data is expected, after the end of that day.
         min_rows: Fewest rows that a day may have.
+        max_rows: Most rows that a day may have; no limit unless given.
+        max_growth: Most rows that a day may have, as a multiple of the median of the days before;
+            it needs seven of them, and is not asked of a day with fewer than 1,000 rows.
+        max_new_entities: Share of new entities above which to warn; no limit unless given.
+        reference: What drift is measured against: "auto", "training", "trailing" or "weekday".
+        parity: Above how many entities parity compares a sample of that size, or "all".
+        latency: Largest tolerated time of a fetch.
+        objective: Share of requests and of time for which the promises hold.
         tags: Free tags for the catalog.
     """
 
@@ -302,19 +215,23 @@ class Features:
         freshness: timedelta | None = None,
         landing_delay: timedelta = timedelta(hours=2),
         min_rows: int = 1,
+        max_rows: int | None = None,
+        max_growth: float | None = MAX_GROWTH,
+        max_new_entities: float | None = None,
+        reference: ReferenceKind = "auto",
+        parity: Literal["all"] | int = PARITY_SAMPLE,
+        latency: timedelta = LATENCY,
+        objective: float = OBJECTIVE,
         tags: Mapping[str, str] | None = None,
     ) -> None:
         super().__init_subclass__()
         features = {name: value for name, value in vars(cls).items() if isinstance(value, Feature)}
-        problems = list(
-            _contract_problems(cls, entity, owner, ttl, when_absent, landing_delay, features)
-        )
-        if entity is None:
-            raise DeclarationError(problems)
-        cls.contract = Contract(
+        for feature in features.values():
+            feature.owner_class = cls
+        contract = Contract(
             name=cls.__name__,
             description=(cls.__doc__ or "").strip(),
-            entity=entity,
+            entity=entity or _UNDECLARED,
             owner=owner,
             ttl=ttl,
             when_absent=when_absent,
@@ -323,46 +240,97 @@ class Features:
             min_rows=min_rows,
             tags=dict(tags or {}),
             features=features,
-            problems=tuple(problems),
+            reference=reference,
+            max_rows=max_rows,
+            max_growth=max_growth,
+            max_new_entities=max_new_entities,
+            parity=parity,
+            latency=latency,
+            objective=objective,
         )
+        problems = (*_contract_problems(contract), *_limit_problems(contract))
+        if entity is None:
+            raise DeclarationError(list(problems))
+        cls.contract = replace(contract, problems=problems)
 
 
-def _contract_problems(
-    cls: type[Features],
-    entity: Entity | None,
-    owner: str,
-    ttl: timedelta | None,
-    when_absent: str,
-    landing_delay: timedelta,
-    features: Mapping[str, Feature],
-) -> Iterator[str]:
-    name = cls.__name__
-    if entity is None:
+_UNDECLARED: Final = Entity("undeclared", {"undeclared_id": pl.Int64})
+"""Stands in for an entity that is not declared, until every other problem is found too."""
+
+
+def _contract_problems(contract: Contract) -> Iterator[str]:
+    name, ttl, least = contract.name, contract.ttl, DAILY_TTL_FLOOR + contract.landing_delay
+    if contract.entity is _UNDECLARED:
         yield f"Contract '{name}' has no entity. Declare it: class {name}(Features, entity=…)."
-    if not (cls.__doc__ or "").strip():
+    if not contract.description:
         yield f"Contract '{name}' has no docstring. Say in one sentence what its rows are."
-    if not re.match(r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$", owner):
+    if not re.match(r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$", contract.owner):
         yield (
-            f"Contract '{name}' has owner {owner!r}. Name one: 'team:growth' or an e-mail address."
+            f"Contract '{name}' has owner {contract.owner!r}. Name one: 'team:growth' or an e-mail "
+            "address."
         )
-    if not features:
+    if not contract.features:
         yield f"Contract '{name}' has no features. Add one: amount = Feature(pl.Float64, '…')."
-    if ttl is not None and ttl < DAILY_TTL_FLOOR + landing_delay:
+    if ttl is not None and ttl < least:
         yield (
             f"Contract '{name}' has ttl={ttl}, shorter than a 25-hour day and its landing delay of "
-            f"{landing_delay}. Values would expire before the next day's arrive: give at least "
-            f"{DAILY_TTL_FLOOR + landing_delay}."
+            f"{contract.landing_delay}. Values would expire before the next day's arrive: give at "
+            f"least {least}."
         )
-    if when_absent not in ("last", "empty"):
-        yield f"Contract '{name}' has when_absent={when_absent!r}. It is 'last' or 'empty'."
-    for feature in features.values():
+    if contract.when_absent not in ("last", "empty"):
+        yield (
+            f"Contract '{name}' has when_absent={contract.when_absent!r}. It is 'last' or 'empty'."
+        )
+    for feature in contract.features.values():
         yield from feature.problems(name)
-        yield from _misfits(name, feature, entity, when_absent)
+        yield from _misfits(contract, feature)
 
 
-def _misfits(name: str, feature: Feature, entity: Entity | None, when_absent: str) -> Iterator[str]:
+def _limit_problems(contract: Contract) -> Iterator[str]:
+    """Yield what is wrong with the limits of the checks and objectives, each with its fix."""
+    where, new = f"Contract '{contract.name}'", contract.max_new_entities
+    parity: object = contract.parity
+    if contract.reference not in REFERENCES:
+        yield (
+            f"{where} has reference={contract.reference!r}. It is "
+            f"{', '.join(map(repr, REFERENCES[:-1]))} or {REFERENCES[-1]!r}."
+        )
+    if contract.max_rows is not None and contract.max_rows < max(contract.min_rows, 1):
+        yield (
+            f"{where} has max_rows={contract.max_rows}, which no day with its "
+            f"min_rows={contract.min_rows} keeps. Give at least {max(contract.min_rows, 1)}."
+        )
+    if contract.max_growth is not None and not contract.max_growth > 1:
+        yield (
+            f"{where} has max_growth={contract.max_growth}. It is a multiple of the usual number "
+            "of rows: give a number above 1, e.g. max_growth=10.0, or None for no limit."
+        )
+    if new is not None and not 0 <= new <= 1:
+        yield (
+            f"{where} has max_new_entities={new}. It is a share of the rows: give a number from 0 "
+            "to 1."
+        )
+    if parity != "all" and not (isinstance(parity, int) and parity > 0):
+        yield (
+            f"{where} has parity={parity!r}. Say how many entities to compare at most, e.g. "
+            f"parity={PARITY_SAMPLE:_}, or parity='all'."
+        )
+    if not contract.latency > timedelta(0):
+        yield (
+            f"{where} has latency={contract.latency}. Give the largest tolerated time of a fetch, "
+            "e.g. latency=timedelta(milliseconds=100)."
+        )
+    if not 0 < contract.objective < 1:
+        yield (
+            f"{where} has objective={contract.objective}. It is a share of requests and of time, "
+            "and no promise holds always: give a number between 0 and 1, e.g. objective=0.99."
+        )
+
+
+def _misfits(contract: Contract, feature: Feature) -> Iterator[str]:
     """Yield what is wrong with a feature only in this contract."""
-    if entity is not None and feature.name in entity.key:
+    name, entity, when_absent = contract.name, contract.entity, contract.when_absent
+    if feature.name in entity.key:
         yield (
             f"'{name}.{feature.name}' has the name of a key column of entity {entity.name!r}. "
             "Rename the feature."

@@ -71,6 +71,7 @@ class ViewFacts:
         stale: Days of which an input has another revision now than when they were last computed.
         quarantined: Open items of the quarantine.
         contract_changed: Why the table refuses the declared contract; None if it does not.
+        soda: The Soda file beside the view file and its checks, in words; empty if there is none.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ViewFacts:
     stale: Sequence[date]
     quarantined: Sequence[str]
     contract_changed: str | None
+    soda: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ def view_facts(lake: Lake, view: FeatureView, reader: Reader, now: datetime) -> 
         stale=stale_days(view, records, ledger, reader),
         quarantined=[item.item for item in _open_items(lake, view)],
         contract_changed=_contract_changed(lake, view),
+        soda=f"{view.soda.name}: {', '.join(view.soda.checks)}" if view.soda else "",
     )
 
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from lockstep.errors import DeclarationError, UnknownNameError
 from lockstep.schema import Contract, Feature, Features, name_problem
+from lockstep.soda_file import SodaFile, find_soda_file
 from lockstep.sources import Input, Snapshot, Source
 
 ViewFunction: TypeAlias = Callable[..., pl.LazyFrame]
@@ -34,6 +35,7 @@ class FeatureView:
     inputs: tuple[Input, ...]
     function: ViewFunction = field(repr=False)
     partial_windows: bool = False
+    soda: SodaFile | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> pl.LazyFrame:
         """Call the function, as a unit test does: `txn_7d(frame).collect()`."""
@@ -118,12 +120,13 @@ def feature_view(
 
     def pair(function: ViewFunction) -> FeatureView:
         promise = contract.contract
-        problems = [*promise.problems, *_view_problems(function, promise, inputs)]
+        soda, wrong = find_soda_file(Path(inspect.getsourcefile(function) or ""), promise)
+        problems = [*promise.problems, *_view_problems(function, promise, inputs), *wrong]
         if problems:
             raise DeclarationError(problems)
         contract.contract = replace(promise, view_name=function.__name__)
         return FeatureView(
-            function.__name__, contract.contract, tuple(inputs), function, partial_windows
+            function.__name__, contract.contract, tuple(inputs), function, partial_windows, soda
         )
 
     return pair

@@ -15,7 +15,7 @@ WORLD_EVERY = "*/10 * * * *"
 
 
 def daily_job(
-    views: Sequence[FeatureView] = (), without: Sequence[dg.AssetKey] = ()
+    world: Sequence[dg.AssetCheckKey] = (), without: Sequence[dg.AssetKey] = ()
 ) -> UnresolvedAssetJobDefinition:
     """Return the job that ingests, computes, audits, commits and pushes one day or a range.
 
@@ -23,14 +23,14 @@ def daily_job(
     would plan them once for each and show all but one as never executed.
 
     Args:
-        views: The views that have such checks.
+        world: The checks on the state of the world.
         without: Assets that are no days, such as training sets: their partitions are requests.
     """
     return dg.define_asset_job(
         "daily",
         selection=dg.AssetSelection.all()
         - dg.AssetSelection.assets(*without)
-        - dg.AssetSelection.checks(*_world(views)),
+        - dg.AssetSelection.checks(*world),
         description="Ingest, compute, audit, commit and push; one day, or a range in one run.",
     )
 
@@ -60,29 +60,38 @@ def daily_schedule(
     return schedule
 
 
-def world_job(views: Sequence[FeatureView]) -> UnresolvedAssetJobDefinition:
-    """Return the job that runs every freshness and parity check and materializes nothing."""
+def world_job(world: Sequence[dg.AssetCheckKey]) -> UnresolvedAssetJobDefinition:
+    """Return the job that runs every check on the state of the world and materializes nothing."""
     return dg.define_asset_job(
         "state_of_the_world",
-        selection=dg.AssetSelection.checks(*_world(views)),
-        description="Freshness and parity of every view.",
+        selection=dg.AssetSelection.checks(*world),
+        description="Freshness, parity and served values of every view; hours, late and duplicate "
+        "events of every source.",
     )
 
 
-def _world(views: Sequence[FeatureView]) -> list[dg.AssetCheckKey]:
-    """Return the keys of every freshness and parity check."""
-    return [
-        *(dg.AssetCheckKey(dg.AssetKey(view.name), "freshness") for view in views),
-        *(dg.AssetCheckKey(dg.AssetKey(f"{view.name}_online"), "parity") for view in views),
-    ]
+def world_schedule(
+    job: UnresolvedAssetJobDefinition,
+    world: Sequence[dg.AssetCheckKey],
+    closely: Sequence[dg.AssetCheckKey],
+) -> dg.ScheduleDefinition:
+    """Return the schedule of the checks on the state of the world.
 
+    Every ten minutes those of `closely`, once an hour all of them: what days show does not change
+    within minutes, and every check is some events in Dagster's storage.
+    """
 
-def world_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """Return the schedule of the checks on the state of the world."""
-    return dg.ScheduleDefinition(
+    @dg.schedule(
         name="state_of_the_world_every_ten_minutes",
         job=job,
         cron_schedule=WORLD_EVERY,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Whether the data is fresh, and online equals offline, for every view.",
+        description="Whether the data is fresh, and online equals offline, for every view; at the "
+        "full hour also what is served, and the hours and late events of every source.",
     )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        now = context.scheduled_execution_time
+        asked = world if now.minute == 0 else closely
+        return dg.RunRequest(run_key=now.isoformat(), asset_check_keys=list(asked))
+
+    return schedule

@@ -15,7 +15,7 @@ from feature_assets._landed import LANDED_TAG, encode_landed
 from lockstep.affected import affected_days
 from lockstep.catalog import Catalog
 from lockstep.ingest import days_to_ingest, held_days
-from lockstep.quality import CHECKS
+from lockstep.quality import checks_of
 from lockstep.store import Store
 from lockstep.time import contiguous, days_between, last_full_day
 from resources.store import StoreResource
@@ -96,7 +96,7 @@ def run_requests(catalog: Catalog, store: Store, landed: Landed) -> Iterator[dg.
                 asset_check_keys=[
                     dg.AssetCheckKey(dg.AssetKey(name), check)
                     for name in affected
-                    for check in CHECKS
+                    for check in checks_of(catalog.view(name))
                 ],
                 tags={
                     ASSET_PARTITION_RANGE_START_TAG: str(first),

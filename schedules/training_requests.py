@@ -1,9 +1,13 @@
-"""The sensor that picks up request files, and the job that builds what they ask for."""
+"""The sensor that picks up request files, and the job that builds what they ask for.
+
+Requests of the project's folder, and those that drift has put below the lake.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import dagster as dg
@@ -12,12 +16,15 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
 )
 
 from feature_assets.training_sets.asset import KEY, PARTITION_SET, PARTITIONS
-from lockstep.errors import LockstepError
+from lockstep.errors import LockstepError, StoreError
 from lockstep.store import Store
 from lockstep.training.request import (
     FOLDER,
     SUFFIX,
+    TrainingRequest,
     is_request,
+    lake_requests,
+    read_lake_request,
     read_request,
     request_files,
 )
@@ -73,7 +80,7 @@ def training_requests_sensor(job: UnresolvedAssetJobDefinition) -> dg.SensorDefi
         job=job,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Builds the training sets that the files in {FOLDER}/ ask for.",
+        description=f"Builds what the files in {FOLDER}/ ask for, and what drift asks for.",
     )
     def sensor(context: dg.SensorEvaluationContext, lockstep: StoreResource) -> dg.SensorResult:
         files = look(lockstep.open())
@@ -106,13 +113,15 @@ def look(store: Store) -> Files:
     owners: dict[str, str] = {}
     wrong: list[str] = []
     waiting: dict[str, str] = {}
-    for file in request_files(store.project):
+    for name, read in _requests(store):
         try:
-            request = read_request(store.project, file)
+            request = read()
+        except StoreError:
+            raise
         except LockstepError as error:
             wrong.append(str(error))
-            if is_request(file):
-                asked[file.stem] = _digest(str(error))
+            if name is not None:
+                asked[name] = _digest(str(error))
         else:
             state = spine_state(store, request)
             if state is None:
@@ -122,6 +131,18 @@ def look(store: Store) -> Files:
             if request.owner:
                 owners[request.name] = request.owner
     return Files(asked, owners, wrong, waiting)
+
+
+def _requests(store: Store) -> Iterator[tuple[str | None, Callable[[], TrainingRequest]]]:
+    """Yield the name of every request, None if the file can't have one, and what reads it."""
+    project, place = store.project, store.lake.place
+    own = set()
+    for file in request_files(project):
+        own.add(file.stem)
+        yield file.stem if is_request(file) else None, partial(read_request, project, file)
+    for name in lake_requests(place):
+        if name not in own:
+            yield name, partial(read_lake_request, project, place, name)
 
 
 def _digest(text: str) -> str:

@@ -1,6 +1,6 @@
 """The scenario as Dagster runs it: `definitions.build_definitions`, a real store, an instance."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -18,7 +18,17 @@ from definitions import build_definitions
 from lockstep.store import Store
 from lockstep.view import FeatureView
 from resources.store import StoreResource
-from tests.scenario import ZONE, Clock, Views, World, event, instant, make_views, world
+from tests.scenario import (
+    ZONE,
+    Clock,
+    Views,
+    World,
+    catalog_of,
+    event,
+    instant,
+    make_views,
+    world,
+)
 
 D1, D2, D3, D4, D5, D6, D7, D8, D9, D10, D11, D12 = DAYS = [date(2026, 3, n) for n in range(3, 15)]
 """From the first day whose window of three days lies within the source."""
@@ -121,12 +131,18 @@ def failures(run: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 @contextmanager
 def dagster_world(
-    folder: Path, redis_url: str, *, fill_rate: float | None = None, now: datetime | None = None
+    folder: Path,
+    redis_url: str,
+    *,
+    fill_rate: float | None = None,
+    now: datetime | None = None,
+    more: Sequence[FeatureView] = (),
 ) -> Iterator[DagsterWorld]:
-    """Open the scenario with its people landed, on an instance of its own."""
+    """Open the scenario with its people landed, and `more` views, on an instance of its own."""
     clock = Clock(now or instant(D6, 3))
     views = make_views(fill_rate=fill_rate)
     made = world(folder / "project", redis_url=redis_url, views=views, now=clock)
+    made.store.__dict__["catalog"] = catalog_of([*views.all, *more])
     made.land("people", [{"user_id": 1, "country": "NZ"}], "people.parquet")
     _STORES[str(folder)] = made.store
     lockstep = OpenedStore(folder=str(folder), s3=S3Resource())

@@ -11,12 +11,14 @@ CONTEXT = ROOT / "CONTEXT.md"
 ADRS = ROOT / "docs" / "adr"
 MEASURED = ROOT / "docs" / "benchmarks.md"
 """Numbers only."""
+FAULTS = ROOT / "docs" / "faults.md"
+"""A table only; a test of its own holds it to the tests that it names."""
 FOR_OPERATORS = {
     ROOT / "docs" / f"how-to-{page}.md"
-    for page in ("dagster-ui", "forget", "gc", "reconcile", "redis")
+    for page in ("dagster-ui", "forget", "gc", "reconcile", "redis", "slo", "why")
 }
 """Shell and configuration only; a test of their own runs what is in them."""
-SCRIPTS = [README, *sorted({*(ROOT / "docs").glob("*.md")} - {MEASURED} - FOR_OPERATORS)]
+SCRIPTS = [README, *sorted({*(ROOT / "docs").glob("*.md")} - {MEASURED, FAULTS} - FOR_OPERATORS)]
 """Pages whose Python runs."""
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 

@@ -54,7 +54,7 @@ ONLY_IMPORTERS = {
 }
 # They know frames and declarations, not where anything is stored.
 PURE = (
-    *("schema", "view", "time", "profile", "quality", "codec", "errors"),
+    *("schema", "view", "time", "profile", "drift", "quality", "codec", "errors"),
     *("training.timeline", "training.pit", "training.pit_keys", "training.pit_gather"),
 )
 

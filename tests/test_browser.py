@@ -12,14 +12,13 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from lockstep.time import last_full_day
+from tests.dagster_answers import answering
 
 ROOT = Path(__file__).parents[1]
 LAST = last_full_day(datetime.now(UTC), ZoneInfo("America/New_York"))
@@ -102,21 +101,6 @@ def address(environment: dict[str, str]) -> Iterator[str]:
             child.wait(60)
 
 
-def answering(address: str, child: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Wait until the UI answers; fail with its log if it ends first."""
-    for _ in range(600):
-        try:
-            with urlopen(f"{address}/server_info", timeout=5):  # noqa: S310 - loopback
-                return address
-        except URLError:
-            try:
-                child.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
-            break
-    pytest.fail(f"dagster dev did not answer:\n{log.read_text(encoding='utf-8', errors='replace')}")
-
-
 @pytest.fixture(scope="module")
 def page(address: str) -> Iterator[Page]:
     with sync_playwright() as driver:
@@ -175,7 +159,7 @@ def test_a_view_plots_its_numbers_over_time(page: Page, address: str) -> None:
 
 
 def test_a_view_shows_its_checks(page: Page, address: str) -> None:
-    names = ("keys", "contract", "completeness", "drift", "freshness")
+    names = ("keys", "contract", "completeness", "cardinality", "drift", "freshness")
 
     look(page, address, "/assets/txn_7d?view=checks", *names, "Passed")
 

@@ -21,7 +21,7 @@ COMMANDS = (
     *(["up"], ["down"], ["land"], ["materialize"], ["push"], ["get"], ["training-set"], ["views"]),
     *(["parity"], ["quarantine"], ["quarantine", "list"], ["quarantine", "show"], ["ui"]),
     *(["quarantine", "release"], ["status"], ["preview"], ["new"], ["new", "view"], ["metrics"]),
-    *(["reconcile"], ["doctor"]),
+    *(["reconcile"], ["doctor"], ["profile"]),
 )
 
 

@@ -72,7 +72,7 @@ def test_checks_without_partitions_are_in_no_run_that_has_some(made: DagsterWorl
 
     (request,) = run_requests(store.catalog, store, landed_days(store.catalog, store))
 
-    audits = {"keys", "contract", "completeness", "drift"}
+    audits = {"keys", "contract", "completeness", "cardinality", "drift"}
     assert audits == {key.name for key in daily}
     assert audits == {key.name for key in request.asset_check_keys or ()}
 

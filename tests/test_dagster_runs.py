@@ -153,7 +153,7 @@ def test_a_rerun_after_the_file_is_fixed_clears_the_day(made: DagsterWorld) -> N
     assert [False] == [item.open for item in quarantine.items("spend_3d")]
     assert str(BAD) in made.materialized("spend_3d", run)
     assert str(BAD) in made.materialized("pace_online", run)
-    for check in ("keys", "contract", "completeness", "drift"):
+    for check in ("keys", "contract", "completeness", "cardinality", "drift"):
         assert made.checks("spend_3d", check, run)[str(BAD)], check
     assert all(found.passed for found in made.state_of_the_world().values())
 

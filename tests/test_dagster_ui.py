@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.dagster_answers import answering
 from tests.documents import blocks
 from tests.source_tree import ROOT
 
@@ -81,21 +81,6 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             child.terminate()
             child.wait(30)
-
-
-def answering(address: str, child: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Wait until it answers; fail with its log if it ends first."""
-    for _ in range(600):
-        try:
-            with urlopen(f"{address}/server_info", timeout=5):  # noqa: S310 - loopback
-                return address
-        except URLError:
-            try:
-                child.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
-            break
-    pytest.fail(f"it did not answer:\n{log.read_text(encoding='utf-8', errors='replace')}")
 
 
 def asked(address: str, query: str, **variables: Any) -> Any:

@@ -127,7 +127,7 @@ def test_ci_installs_lints_tests_and_runs_the_demo() -> None:
 
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert os.access(script, os.X_OK)
-    for part in ("redis-server", "chromium", "make lint", "make test", "--no-skips"):
+    for part in ("redis-server", "chromium", "prometheus", "make lint", "make test", "--no-skips"):
         assert part in text
     assert "timeout" in text
     assert "make demo SERVE=0" in text

@@ -195,12 +195,12 @@ class Backfill(Fight):
 
     def run(self) -> None:
         """Both at once, with readers beside them; then one push in peace."""
-        for day in range(4):
+        for day in range(DAY + 1):
             self.history.commit(day, dict.fromkeys(USERS, 1.0))
         self.history.push()
         done = threading.Event()
         readers = [threading.Thread(target=self.reader, args=(done,)) for _ in range(READERS)]
-        pushers = [threading.Thread(target=self.correct, args=(days,)) for days in ([0, 1, 2], [3])]
+        pushers = [threading.Thread(target=self.correct, args=(days,)) for days in ([0, 1], [DAY])]
         for thread in (*readers, *pushers):
             thread.start()
         for pusher in pushers:
@@ -272,7 +272,7 @@ def test_a_backfill_of_old_days_beside_live_pushes_takes_no_key_back(
     found.run()
 
     check(found.reads)
-    assert {read.day for read in found.reads} == {DAYS[3]}
+    assert {read.day for read in found.reads} == {DAYS[DAY]}
     assert len({read.version for read in found.reads}) > ROUNDS
     assert found.history.expected() == found.history.served()
     assert found.history.made.store.parity()[0].holds

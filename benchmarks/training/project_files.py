@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.training import data
 from benchmarks.training.shapes import Shape, ViewShape
 
-VIEWS = "bench_views"
+VIEWS = "joined_views"
 PYPROJECT = f"""\
 [tool.lockstep]
 views = "{VIEWS}"

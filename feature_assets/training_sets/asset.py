@@ -76,7 +76,7 @@ def _plan_op(views: Sequence[FeatureView]) -> Any:
     ) -> Iterator[dg.DynamicOutput[None]]:
         store = lockstep.open()
         with _telling():
-            request = requested(store.project, context.partition_key)
+            request = requested(store.project, context.partition_key, store.lake.place)
             planned = plan_request(store, request, _workers(context.run_config))
         context.instance.add_run_tags(context.run.run_id, {PLAN: planned.folder})
         parts = len(planned.plan.parts)

@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from lockstep.cli import (
+    alerts,
     catalog,
     data,
     doctor,
@@ -13,13 +14,16 @@ from lockstep.cli import (
     gc,
     new,
     online,
+    profile,
     quarantine,
     rebuild,
     reconcile,
     run,
     serve,
+    slo,
     training,
     training_sets,
+    why,
 )
 from lockstep.cli.console import USAGE, show_error
 from lockstep.errors import LockstepError
@@ -64,8 +68,11 @@ app.command("training-set", rich_help_panel=_SERVE)(training.training_set)
 app.command("rebuild", rich_help_panel=_SERVE)(rebuild.rebuild)
 app.command("views", rich_help_panel=_LOOK)(catalog.views)
 app.command("status", rich_help_panel=_LOOK)(catalog.status)
+app.command("profile", rich_help_panel=_LOOK)(profile.profile)
+app.command("why", rich_help_panel=_LOOK)(why.why)
 app.command("metrics", rich_help_panel=_LOOK)(catalog.metrics)
 app.command("parity", rich_help_panel=_CARE)(online.parity)
+app.command("alerts", rich_help_panel=_CARE)(alerts.alerts)
 app.command("reconcile", rich_help_panel=_CARE)(reconcile.reconcile)
 app.command("sweep", rich_help_panel=_CARE)(online.sweep)
 app.command("forget", rich_help_panel=_CARE)(forget.forget)
@@ -76,4 +83,5 @@ app.command("preview", rich_help_panel=_CARE)(data.preview)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel=_CARE)
 app.add_typer(training_sets.app, name="training-sets", rich_help_panel=_SERVE)
 app.add_typer(serve.app, name="token", rich_help_panel=_SERVE)
+app.add_typer(slo.app, name="slo", rich_help_panel=_CARE)
 app.add_typer(new.app, name="new", rich_help_panel=_RUN)

@@ -121,6 +121,7 @@ def _show_view(facts: "ViewFacts") -> None:
         ("days", span(facts.days) or "none"),
         ("missing days", span(facts.gaps)),
         ("freshness", facts.freshness.sentence),
+        ("hand-written checks", facts.soda),
         ("last audit", _verdict(facts.last)),
         ("code version", facts.code_version),
         *((f"days by code {version}", days) for version, days in versions.items()),

@@ -233,7 +233,10 @@ def _age(found: "Mapping[str, Any]") -> Any:
 def parity(
     views: Annotated[list[str] | None, _VIEWS] = None, *, as_json: Annotated[bool, _JSON] = False
 ) -> None:
-    """Compare online with offline, byte for byte, for every entity; exit 1 where they differ."""
+    """Compare online with offline, byte for byte, and say why they differ; exit 1 where they do.
+
+    Every entity, or a sample of a view with more than its contract's `parity`.
+    """
     store = opened()
     chosen = views_named(store, views or [])
     if not views:
@@ -248,13 +251,17 @@ def parity(
                 text("holds", "green") if each.holds else text("broken", "bold red"),
                 each.entities,
                 each.mismatch,
+                each.stale,
                 each.missing,
                 each.extra,
                 cell(len(each.unsealed)),
             )
             for each in found
         ]
-        columns = ("view", "parity", "entities", "differ", "missing", "extra", "days not sealed")
+        columns = (
+            *("view", "parity", "entities", "differ", "stale", "missing", "extra"),
+            "days not sealed",
+        )
         out().print(table(columns, rows))
         for each in found:
             if not each.holds:

@@ -1,6 +1,6 @@
 """`quarantine list | show | release`: what failed, why, and a person's decision about it."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -8,12 +8,16 @@ from lockstep.cli.console import cell, emit_json, out, say, table, text
 from lockstep.cli.opened import opened, require_names
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from lockstep.quarantine import Quarantine, Quarantined
     from lockstep.store import Store
+    from lockstep.view import FeatureView
 
 app = typer.Typer(no_args_is_help=True, help="Look at what failed an audit or broke a schema.")
 
 _NAME = typer.Argument(metavar="NAME", help="The view, source or snapshot.")
+_NOT_FACTS: Final = frozenset({"verdicts", "profile", "entities"})
 _ITEM = typer.Argument(metavar="ITEM", help="The item, or how it begins, e.g. 2026-11-03.")
 
 
@@ -66,11 +70,15 @@ def show_item(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Show one item: the reason, the verdicts, and the first rows of a frame."""
+    """Show one item: why it failed, and of a frame its profile beside what was certified.
+
+    Each feature of a frame stands beside the last certified day and the reference that drift is
+    measured against; the one that differs most comes first. Then come the first rows.
+    """
     store = opened()
     found = _quarantine(store).find(name, item)
     if as_json:
-        emit_json({**vars(found), "open": found.open})
+        emit_json(_as_data(store, found, rows, show_pii=show_pii))
         return
     facts: list[tuple[str, object]] = [
         ("state", _state(found)),
@@ -83,7 +91,7 @@ def show_item(
     facts += [
         (key, value if isinstance(value, (str, int)) else text(value))
         for key, value in found.details.items()
-        if key != "verdicts"
+        if key not in _NOT_FACTS
     ]
     out().print(table(("", ""), facts, f"{found.name} {found.item}"))
     if found.kind == "frame":
@@ -93,18 +101,49 @@ def show_item(
 
 
 def _show_frame(store: "Store", item: "Quarantined", rows: int, *, show_pii: bool) -> None:
+    from lockstep.beside import beside, entities_of
+    from lockstep.cli.beside import show_beside
     from lockstep.cli.data import verdict_table
     from lockstep.cli.masking import shown
     from lockstep.quality import Verdict
 
+    view = store.catalog.view(item.name)
     out().print(verdict_table([Verdict.from_json(each) for each in item.details["verdicts"]]))
+    if counts := entities_of(item):
+        said = f"{counts.seen:,} entities: {counts.new:,} new, {counts.gone:,} gone"
+        say(f"{said} since the day before.")
+    show_beside(beside(store.lake, view, item))
     frame = _quarantine(store).frame(item)
-    head = shown(store.catalog.view(item.name), frame, rows, show_pii=show_pii)
+    listed, which = _rows_to_show(frame, view)
+    head = shown(view, listed, rows, show_pii=show_pii)
     if head.height:
-        title = f"{head.height} of {frame.height} rows"
-        out().print(
-            table(head.columns, [[cell(value) for value in row] for row in head.rows()], title)
-        )
+        cells = [[cell(value) for value in row] for row in head.rows()]
+        out().print(table(head.columns, cells, f"{head.height} of {which}"))
+
+
+def _rows_to_show(frame: "pl.DataFrame", view: "FeatureView") -> "tuple[pl.DataFrame, str]":
+    """Return the rows that break the contract as it is now, and how many; else every row."""
+    from lockstep.pandera_schema import contract_failures
+
+    whole = f"{frame.height:,} rows"
+    same = frame.columns == list(view.contract.columns)
+    if not same or (broken := contract_failures(frame, view.contract)) is None:
+        return frame, whole
+    return broken.head, f"{broken.rows:,} that break the contract, of {whole}"
+
+
+def _as_data(store: "Store", item: "Quarantined", rows: int, *, show_pii: bool) -> dict[str, Any]:
+    """Return the item for scripts; of a frame the profiles side by side and its first rows."""
+    from lockstep.beside import beside
+    from lockstep.cli.masking import shown
+
+    details = {key: value for key, value in item.details.items() if key != "profile"}
+    told = {**vars(item), "details": details, "open": item.open}
+    if item.kind == "file":
+        return told
+    view = store.catalog.view(item.name)
+    head = shown(view, _quarantine(store).frame(item), rows, show_pii=show_pii)
+    return {**told, "beside": beside(store.lake, view, item), "head": head.to_dicts()}
 
 
 @app.command("release")
@@ -134,5 +173,6 @@ def release_item(
     result = release_frame(store.lake, view, found, reason, store.reader(), now=store.now)
     say(
         f"{found.name} of {result.day} is certified as revision {result.revision}. Next: "
-        f"lockstep push {found.name}"
+        f"lockstep push {found.name}, or lockstep materialize {found.name} --days {result.day}, "
+        "which also shows in Dagster who released it and why."
     )

@@ -129,6 +129,11 @@ class Telemetry(Collector):
         drifted = GaugeMetricFamily(
             "feature_psi", "PSI of the sealed day against its reference.", labels=["feature"]
         )
+        windows = GaugeMetricFamily(
+            "feature_psi_windows_over",
+            "Committed days in a row, up to the sealed one, on which it was over its limit.",
+            labels=["feature"],
+        )
         new = GaugeMetricFamily(
             "feature_new_entity_rate",
             "Share of the sealed day's entities that the day before did not have.",
@@ -142,6 +147,7 @@ class Telemetry(Collector):
         for view in self._views:
             facts = self._online.facts.get(view.name, {})
             fill_rate, psi = _mapping(facts.get("fill_rate")), _mapping(facts.get("psi"))
+            over = _mapping(facts.get("psi_windows_over"))
             _put(new, view.name, facts.get("new_entity_rate"))
             _put_age(lag, view.name, now, facts.get("day_end_us"))
             for name in view.contract.features:
@@ -149,7 +155,8 @@ class Telemetry(Collector):
                 _put_age(fresh, label, now, facts.get("data_through_us"))
                 _put(filled, label, fill_rate.get(name))
                 _put(drifted, label, psi.get(name))
-        yield from (fresh, filled, drifted, new, lag)
+                _put(windows, label, over.get(name))
+        yield from (fresh, filled, drifted, windows, new, lag)
 
     def _of_cells(self) -> Iterator[Metric]:
         cells = CounterMetricFamily(

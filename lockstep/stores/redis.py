@@ -163,8 +163,7 @@ class OnlineStore:
 
     def schemas(self) -> dict[bytes, str]:
         """The schema text of every fingerprint that rows may carry."""
-        found = self._hash(self.names.schemas())
-        return {bytes.fromhex(name): text for name, text in found.items()}
+        return {bytes.fromhex(k): text for k, text in self._hash(self.names.schemas()).items()}
 
     def note(self, kind: NoteKind, view: str, text: str | None) -> None:
         """Say something about a view to every reader; None takes it back."""
@@ -190,16 +189,20 @@ class OnlineStore:
 
     def claims(self, entity: str, view: str, buckets: int) -> dict[int, str | None]:
         """The Delta table that every bucket belongs to; None where nobody has said."""
-        found = self._bucket_fields(entity, view, buckets)
-        return {bucket: claim for bucket, (_, claim) in found.items()}
+        return self.seals_and_claims(entity, view, buckets)[1]
 
     def seals_and_claims(
         self, entity: str, view: str, buckets: int
     ) -> tuple[dict[int, Seal | None], dict[int, str | None]]:
         """What `seals` and `claims` give, as of one look in one round trip."""
-        found = self._bucket_fields(entity, view, buckets)
+        found = self._bucket_fields(entity, buckets, view, f"table:{view}")
         seals = {bucket: Seal.parse(text) if text else None for bucket, (text, _) in found.items()}
-        return seals, {bucket: claim for bucket, (_, claim) in found.items()}
+        return seals, {n: claim.decode() if claim else None for n, (_, claim) in found.items()}
+
+    def begun(self, entity: str, view: str, buckets: int) -> list[int]:
+        """Buckets that have chunks of a push which has not sealed them, ascending."""
+        found = self._bucket_fields(entity, buckets, f"push:{view}")
+        return [bucket for bucket, (chunks,) in found.items() if chunks]
 
     def push(
         self,
@@ -247,9 +250,8 @@ class OnlineStore:
         )
         if not ready:
             load_functions(self._link, self._library)
-        blocks = [rows] if isinstance(rows, PushRows) else rows
         pipes = Pipes(self._link, self.names, entity, throttle, on_rows)
-        return pipes.run(calls, blocks)
+        return pipes.run(calls, [rows] if isinstance(rows, PushRows) else rows)
 
     def fetch(
         self, entity: str, keys: Sequence[bytes], views: Sequence[str], buckets: int
@@ -314,9 +316,9 @@ class OnlineStore:
         self._functions(calls.finish())
         return removed
 
-    def entity_keys(self, entity: str) -> Iterator[bytes]:
-        """Every encoded key with anything stored, in no order. It walks all keys of the server."""
-        for names in scan_keys(self._link, self.names.entity_pattern(entity)):
+    def entity_keys(self, entity: str, most_calls: int | None = None) -> Iterator[bytes]:
+        """Every encoded key with anything stored, in no order; see `scan_keys` for the calls."""
+        for names in scan_keys(self._link, self.names.entity_pattern(entity), most_calls):
             yield from (self.names.split(entity, name)[1] for name in names)
 
     def stored_views(self, entity: str, keys: Sequence[bytes], buckets: int) -> int:
@@ -372,12 +374,10 @@ class OnlineStore:
                 self._pipeline(calls)
 
     def _bucket_fields(
-        self, entity: str, view: str, buckets: int
-    ) -> dict[int, tuple[bytes | None, str | None]]:
+        self, entity: str, buckets: int, *fields: str
+    ) -> dict[int, list[bytes | None]]:
         names = [self.names.bucket_key(entity, bucket) for bucket in range(buckets)]
-        calls = [(name, ("HMGET", name, view, f"table:{view}")) for name in names]
-        found = enumerate(self._pipeline(calls))
-        return {n: (seal, claim.decode() if claim else None) for n, (seal, claim) in found}
+        return dict(enumerate(self._pipeline([(n, ("HMGET", n, *fields)) for n in names])))
 
     def _hash(self, name: bytes) -> dict[str, str]:
         flat = self._link.call("HGETALL", name, key=name)

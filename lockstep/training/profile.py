@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from lockstep.profile import ColumnProfile, sketch_of
+from lockstep.profile import without_values as counts_of
 from lockstep.training.join import EXPIRED, UNMATCHED, Joined
 from lockstep.view import FeatureView, split_feature
 
@@ -72,6 +73,7 @@ class FeatureProfile:
             self.values,
             rows=self.values.rows - absent,
             missing=max(0, self.values.missing - absent),
+            nulls=max(0, self.values.nulls - absent),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -204,6 +206,8 @@ def _distribution(
             maximum=column.high,
             mean=column.total / column.finite if column.finite else None,
             sketch=sketch_of(finite),
+            nulls=column.nulls,
+            nans=column.missing - column.nulls,
         )
         if not len(finite):
             return values, [], [], []
@@ -217,9 +221,9 @@ def _distribution(
         share = rows / len(sample) if len(sample) else 0.0
         scaled = {value: round(count * share) for value, count in ranked.iter_rows()}
         shown = ranked.head(TOP)
-        values = ColumnProfile(rows, column.missing, counts=scaled)
+        values = ColumnProfile(rows, column.missing, counts=scaled, nulls=column.nulls)
         return values, [], shown["n"].to_list(), shown[sample.name].to_list()
-    return ColumnProfile(rows, column.missing), [], [], []
+    return ColumnProfile(rows, column.missing, nulls=column.nulls), [], [], []
 
 
 def identifying(views: Mapping[str, FeatureView], features: Iterable[str]) -> list[str]:
@@ -241,7 +245,7 @@ def without_values(
     return {
         name: replace(
             found,
-            values=ColumnProfile(found.values.rows, found.values.missing),
+            values=counts_of(found.values),
             edges=(),
             counts=(),
             top=(),

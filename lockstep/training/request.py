@@ -11,6 +11,9 @@
     owner: team:growth
     description: Who stops buying, asked in November.
 
+Drift writes such files too, into `training_requests/` below the lake, as a checkout may be read
+only; one of the same name in the project's folder wins.
+
 Only `spine` and one of `feature_set` and `features` are needed. A platform reads these files with
 its own rights, so a spine may only be what belongs to the project: a file of its folder (nothing
 hidden) or below its lake (nothing in quarantine). Python and `--spine` take any path.
@@ -29,6 +32,7 @@ import yaml
 from lockstep.errors import InputError
 from lockstep.project import Project
 from lockstep.schema import NAME
+from lockstep.stores.files import Place
 from lockstep.time import zone_named
 from lockstep.training.manifest import MODES, Mode
 from lockstep.training.memory import parse_bytes
@@ -94,14 +98,44 @@ def is_request(file: Path) -> bool:
     return file.suffix == SUFFIX and NAME.match(file.stem) is not None
 
 
-def requested(project: Project, name: str) -> TrainingRequest:
+def lake_requests(place: Place) -> list[str]:
+    """Return the names of the requests below the lake, in order.
+
+    Raises:
+        StoreError: The lake does not answer.
+    """
+    files = (info.path.rpartition("/")[2] for info in place.list(FOLDER))
+    names = (file.removesuffix(SUFFIX) for file in files if file.endswith(SUFFIX))
+    return sorted(name for name in names if NAME.match(name))
+
+
+def read_lake_request(project: Project, place: Place, name: str) -> TrainingRequest:
+    """Read and check a request below the lake.
+
+    Raises:
+        InputError: It is not readable, or something in it is wrong; all problems at once.
+        ConfigError: Its time zone is not known.
+        StoreError: It is gone, or the lake does not answer.
+    """
+    shown = f"{LAKE}{FOLDER}/{name}{SUFFIX}"
+    data = place.read(f"{FOLDER}/{name}{SUFFIX}")
+    return _parsed(project, shown, name, _decoded(shown, data))
+
+
+def requested(project: Project, name: str, place: Place | None = None) -> TrainingRequest:
     """Read the request of that name.
+
+    Args:
+        place: The lake, if what drift asked for counts too.
 
     Raises:
         InputError: There is no such file, or it is wrong.
         ConfigError: Its time zone is not known.
+        StoreError: The lake does not answer.
     """
     files = {file.stem: file for file in request_files(project) if file.suffix == SUFFIX}
+    if name not in files and place is not None and name in lake_requests(place):
+        return read_lake_request(project, place, name)
     if name not in files:
         near = get_close_matches(name, files, n=1)
         raise InputError(
@@ -128,7 +162,11 @@ def read_request(project: Project, file: Path) -> TrainingRequest:
             fix="Rename the file: its name is the name of the training set.",
             effect=_NOTHING,
         )
-    given = _mapping(shown, _text(shown, file))
+    return _parsed(project, shown, file.stem, _text(shown, file))
+
+
+def _parsed(project: Project, shown: str, name: str, text: str) -> TrainingRequest:
+    given = _mapping(shown, text)
     problems = [*_unknown(given), *_missing(given), *_wrong(given)]
     if problems:
         raise InputError(
@@ -138,7 +176,7 @@ def read_request(project: Project, file: Path) -> TrainingRequest:
     if zone is not None:
         zone_named(zone)
     return TrainingRequest(
-        name=file.stem,
+        name=name,
         file=shown,
         spine=_spine(project, shown, given["spine"]),
         wanted=given.get("feature_set") or given["features"],
@@ -178,14 +216,22 @@ def _text(shown: str, file: Path) -> str:
     try:
         with file.open("rb") as opened:
             data = opened.read(_LARGEST + 1)
-        if len(data) <= _LARGEST:
-            return data.decode()
-        why = f"more than {_LARGEST:,} bytes"
-    except UnicodeDecodeError:
-        why = "a file that is not UTF-8"
     except OSError as error:
-        why = error.strerror or type(error).__name__
-    raise InputError(
+        raise _unreadable(shown, error.strerror or type(error).__name__) from error
+    return _decoded(shown, data)
+
+
+def _decoded(shown: str, data: bytes) -> str:
+    if len(data) > _LARGEST:
+        raise _unreadable(shown, f"more than {_LARGEST:,} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _unreadable(shown, "a file that is not UTF-8") from error
+
+
+def _unreadable(shown: str, why: str) -> InputError:
+    return InputError(
         f"{shown} can't be read.", expected="a YAML file of a page", got=why, effect=_NOTHING
     )
 

@@ -1,0 +1,1 @@
+"""What the audit of a day costs beside its materialization."""

@@ -1,0 +1,1 @@
+"""How well shifts by a time zone are found: simulated feeds with and without one."""

@@ -1,0 +1,64 @@
+"""The whole look of the engine: what the lake and Redis show. Dagster adds what its log shows."""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+
+from lockstep.alerts.deliver import Ticked, models_of, tick
+from lockstep.alerts.lake import look_at_lake
+from lockstep.alerts.online import look_at_online
+from lockstep.alerts.problem import Look
+from lockstep.alerts.retraining import write_requests
+from lockstep.alerts.settings import AlertSettings, parse_alerts
+from lockstep.alerts.state import States
+from lockstep.store import Store
+
+
+def settings_of(store: Store) -> AlertSettings:
+    """Return what the project says of alerts.
+
+    Raises:
+        ConfigError: Something in `[tool.lockstep.alerts]` is wrong.
+    """
+    return parse_alerts(store.project.alerts)
+
+
+def look(store: Store) -> Look:
+    """Return the problems that the lake and the online store show now.
+
+    Raises:
+        ConfigError: Something in `[tool.lockstep.alerts]` is wrong.
+        StoreError: The lake does not answer.
+    """
+    owner = settings_of(store).owner
+    found = look_at_lake(store.lake, store.catalog, store.now(), owner)
+    return found + look_at_online(store, owner)
+
+
+def told(
+    store: Store, found: Look, now: datetime, environment: Mapping[str, str] = os.environ
+) -> Ticked:
+    """Keep what a look found, tell the receivers, and request the training sets that drift wants.
+
+    Args:
+        now: When the look began; of two looks at once the older changes nothing.
+        environment: Where secrets are.
+
+    Raises:
+        ConfigError: Something in `[tool.lockstep.alerts]` is wrong.
+        ConflictError: Others kept changing the state of the alerts.
+        StoreError: The lake does not answer.
+    """
+    store.lake.require_safe_commits()
+    states = States(store.lake.place)
+    ticked = tick(
+        states,
+        found,
+        settings_of(store),
+        project=store.project.namespace,
+        models=models_of(store.catalog),
+        now=now,
+        environment=environment,
+    )
+    failed = write_requests(store, states, ticked.state)
+    return Ticked(ticked.state, ticked.sent, {**ticked.failed, **failed})

@@ -1,0 +1,1 @@
+"""Objectives of the contracts as Prometheus rules, a Grafana dashboard and a runbook index."""
