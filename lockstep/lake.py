@@ -11,6 +11,7 @@ import polars as pl
 
 from lockstep.profile import ColumnProfile, EntityCounts, TrainedOn
 from lockstep.project import Project
+from lockstep.set_folder import MANIFEST, in_set
 from lockstep.sources import Readable, Snapshot, Source
 from lockstep.stores.append_log import AppendLog
 from lockstep.stores.causes import answering
@@ -314,7 +315,7 @@ class Lake:
 
     def _keeps_set(self, name: str, created_at: datetime) -> bool:
         """Whether the lake still keeps that set: not removed, nor another of the same name."""
-        content = self.place.read_if_exists(f"training_sets/{name}/manifest.json")
+        content = self.place.read_if_exists(in_set(name, MANIFEST))
         try:
             said = json.loads(content or b"{}").get("created_at", "")
             return bool(datetime.fromisoformat(said) == created_at)

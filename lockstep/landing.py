@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
+from lockstep.errors import first_line
 from lockstep.event_times import believable, unbelievable
 from lockstep.sources import Snapshot, Source
 from lockstep.stores.causes import answering, not_answered
@@ -166,7 +167,7 @@ def _judge(
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         if place.remote and not_answered(error):
             raise
-        problem = f"{info.path} can't be read as parquet: {_first_line(error)}"
+        problem = f"{info.path} can't be read as parquet: {first_line(error)}"
         return LandedFile(info.path, stamp, info.modified_ns, 0, named, problem)
 
 
@@ -251,10 +252,6 @@ def _instant(source: Source) -> pl.Expr:
     column = pl.col(source.event_time)
     zone = source.time_zone
     return (column if zone is None else to_utc(source.event_time, zone)).alias("event_time")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _scan(

@@ -15,8 +15,11 @@ FAULTS = ROOT / "docs" / "faults.md"
 """A table only; a test of its own holds it to the tests that it names."""
 FOR_OPERATORS = {
     ROOT / "docs" / f"how-to-{page}.md"
-    for page in ("dagster-ui", "forget", "gc", "reconcile", "redis", "slo", "why")
-}
+    for page in (
+        *("alerts", "dagster-ui", "forget", "gc", "reconcile", "redis", "slo", "why"),
+        "world-checks",
+    )
+} | {ROOT / "docs" / "incidents.md"}
 """Shell and configuration only; a test of their own runs what is in them."""
 SCRIPTS = [README, *sorted({*(ROOT / "docs").glob("*.md")} - {MEASURED, FAULTS} - FOR_OPERATORS)]
 """Pages whose Python runs."""

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import yaml
 
-from lockstep.errors import InputError
+from lockstep.errors import InputError, first_line
 from lockstep.project import Project
 from lockstep.schema import NAME
 from lockstep.stores.files import Place
@@ -245,7 +245,7 @@ def _mapping(shown: str, text: str) -> dict[str, Any]:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         why = f"{error.problem}{line}"
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = first_line(error)
     else:
         if isinstance(given, dict) and all(isinstance(key, str) for key in given):
             keys = [key.value for key, _ in root.value]
