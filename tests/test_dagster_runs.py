@@ -207,6 +207,9 @@ def test_a_day_shows_its_numbers_and_a_preview_without_pii(made: DagsterWorld) -
     assert 1.0 == shown["fill_rate:amount_3d"]
     assert isinstance(shown["fill_rate:events_3d"], float)
     assert shown["reused_commit"] is False
+    of_events = made.materialized("events")[str(D2)]
+    covers = {found["day_in_utc"] for found in (shown, of_events)}
+    assert {"2026-03-04 05:00 to 2026-03-05 05:00, 24 h"} == covers
     assert "amount_3d" in shown["preview"]
     assert {MASK} == {
         line.split(" | ")[0].strip("| ") for line in shown["preview"].splitlines()[2:]
