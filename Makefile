@@ -19,7 +19,7 @@ setup:  ## Make .venv from requirements-dev.lock (nothing to do the second time)
 demo: setup  ## Run the main job on real data, then serve the UI (SERVE=0 ends after the checks).
 	@exec .venv/bin/python -m demo </dev/null
 
-incident: setup  ## Replay 2 a.m.: break the real data in eleven ways (ARGS="NAME --keep" narrows it).
+incident: setup  ## Replay 2 a.m. on the real data, broken in eleven ways (ARGS="NAME" narrows it).
 	@exec .venv/bin/python -m demo.incident $(ARGS) </dev/null
 
 test: setup  ## Run the whole test suite (ARGS="-k name" narrows it, WORKERS=0 runs one by one).
