@@ -17,6 +17,7 @@ from lockstep.catalog import Catalog, discover
 from lockstep.project import find_project
 from resources.store import StoreResource
 from schedules.alerts import alerts_sensor
+from schedules.compact import compact_job, compact_schedule
 from schedules.daily import daily_job, daily_schedule, world_job, world_schedule
 from schedules.landing import landing_job, landing_schedule
 from schedules.new_files import new_files_sensor
@@ -65,11 +66,12 @@ def build_definitions(
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        jobs=[daily, world, reconcile, sweep_job, training, *landing],
+        jobs=[daily, world, reconcile, sweep_job, compact_job, training, *landing],
         schedules=[
             daily_schedule(daily, days, views),
             world_schedule(world, keys, watched_closely(keys)),
             sweep_schedule(zone),
+            compact_schedule(zone),
             *(landing_schedule(job, zone) for job in landing),
         ],
         sensors=[

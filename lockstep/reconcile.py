@@ -8,7 +8,6 @@ Every look judges the present state anew and acts on nothing it remembers alone,
 is lost, repeated or made by two processes at once costs time and no row.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -27,6 +26,7 @@ from lockstep.stores.day_index import Head
 from lockstep.stores.redis import OnlineStore
 from lockstep.throttle import Throttle
 from lockstep.time import as_of, instant_of, micros
+from lockstep.unready import Mark
 from lockstep.view import FeatureView
 
 Repair: TypeAlias = Literal["rebuild", "push"]
@@ -103,12 +103,6 @@ class Repaired:
     def sentence(self) -> str:
         """The result in one sentence."""
         return self.error or (self.parity.sentence if self.parity else "")
-
-
-@dataclass(frozen=True)
-class _Mark:
-    reason: str
-    at: datetime
 
 
 @dataclass(frozen=True)
@@ -198,8 +192,8 @@ def mark(online: OnlineStore, seen: Look) -> Look:
         marked = online.notes("unready") if wanted else {}
         for finding in wanted:
             if finding.view not in marked:
-                why = {"reason": finding.sentence, "at_us": micros(finding.since)}
-                online.note("unready", finding.view, json.dumps(why))
+                why = Mark(finding.sentence, finding.since)
+                online.note("unready", finding.view, why.text)
         for view, text in seen.facts.items():
             online.note("facts", view, text)
     except OnlineError as error:  # the repair may make room
@@ -313,7 +307,8 @@ def _examined(asked: _Asked, view: FeatureView) -> Finding | None:
             if not sealed.empty:
                 version = min(seal.version for seal in sealed.there)
                 seen = Seen(head.table_id, version, asked.servers if looked else before.servers)
-    mark = _mark_of(asked.marks.get(view.name))
+    marked = asked.marks.get(view.name)
+    mark = None if marked is None else Mark.of(marked)
     if mark and (worst is None or worst.code == "behind"):
         worst = Suspicion("marked", mark.reason)
     if worst is None:
@@ -329,7 +324,7 @@ def _examined(asked: _Asked, view: FeatureView) -> Finding | None:
     patience = max(worst.patience, REPAIRING if mark else NO_TIME)
     if asked.patient and asked.at - first < patience:
         return None
-    since = mark.at if mark else first if worst.code == "behind" else asked.at
+    since = mark.since if mark else first if worst.code == "behind" else asked.at
     return Finding(view.name, worst.code, worst.sentence, since)
 
 
@@ -341,17 +336,6 @@ def _evicted(asked: _Asked, view: FeatureView) -> list[str]:
         return []
     cause = f"Since the last look at {view.name} the server has dropped {count} keys for lack of"
     return [f"{cause} memory. Set maxmemory-policy noeviction and give it more memory."]
-
-
-def _mark_of(text: str | None) -> _Mark | None:
-    """What a mark says; of one that cannot be read only that it is there."""
-    if text is None:
-        return None
-    try:
-        found = json.loads(text)
-        return _Mark(str(found["reason"]), instant_of(int(found["at_us"])))
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return _Mark("It was marked not ready.", instant_of(0))
 
 
 def _sealed(online: OnlineStore, view: FeatureView) -> Sealed | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import redis
 
 from lockstep.alerts.deliver import Ticked
 from lockstep.alerts.lake import look_at_lake
@@ -154,6 +155,21 @@ def test_committed_days_that_nobody_pushes_are_told_after_half_an_hour(
     behind = found(tiny)["parity:seals:spend_2d"]
     assert "8 committed days of spend_2d" in behind.sentence
     assert "lockstep push spend_2d" == behind.fix
+
+
+def test_buckets_that_lost_their_seal_are_told_as_such_and_from_now_on(tiny: TinyProject) -> None:
+    build(tiny)
+    with redis.Redis.from_url(str(tiny.store.project.redis_url)) as server:
+        seals = list(server.scan_iter(f"{tiny.store.online_store.names.namespace}:*!seal"))
+        server.delete(seals[0])
+    before = tiny.store.now()
+
+    lost = found(tiny)["parity:seals:spend_2d"]
+
+    assert 1 < len(seals)
+    assert "of spend_2d have no seal" in lost.sentence
+    assert before < lost.since < tiny.store.now()
+    assert "lockstep reconcile spend_2d" == lost.fix
 
 
 def test_a_redis_that_is_silent_hides_nothing_and_ends_nothing(

@@ -68,3 +68,17 @@ def test_the_sweep_is_a_job_that_says_what_it_removed(made: DagsterWorld) -> Non
     numbers = {k: v.value for k, v in handled.step_output_data.metadata.items()}
     assert numbers["undeclared"] == 0
     assert numbers["entities"] >= 2
+
+
+def test_small_files_are_put_together_by_a_job_that_says_how_many(made: DagsterWorld) -> None:
+    made.run(D5)
+    made.run(D6)
+    before = made.world.store.lake.latest_entries("spend_3d")
+
+    done = made.definitions.resolve_job_def("compact").execute_in_process(instance=made.instance)
+
+    assert done.success
+    (handled,) = [event for event in done.all_events if event.is_successful_output]
+    told = {k: v.value for k, v in handled.step_output_data.metadata.items()}
+    assert "files became 1" in told["ledger"]
+    assert before == made.world.store.lake.latest_entries("spend_3d")

@@ -4,7 +4,6 @@ No row is compared here. Marks are set within seconds by who watches Redis (`loc
 seals say what was pushed, and the parity check says the rest.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -14,7 +13,8 @@ from lockstep.errors import LockstepError, OnlineError
 from lockstep.parity import unsealed_days
 from lockstep.store import Store
 from lockstep.stores.redis import OnlineStore
-from lockstep.time import as_of, instant_of, span
+from lockstep.time import as_of, span
+from lockstep.unready import Mark
 from lockstep.view import FeatureView
 
 UNPUSHED: Final = timedelta(minutes=30)
@@ -59,29 +59,37 @@ def look_at_online(store: Store, owner: str) -> Look:
 
 
 def _not_ready(view: FeatureView, mark: str, now: datetime) -> Problem:
-    reason, since = _said(mark, now)
+    said = Mark.of(mark, now)
     return problem(
         f"not_ready:{view.name}",
         view.name,
-        f"{view.name} is not ready: {reason} Until it is rebuilt, a cell of it without a row is "
-        "an error, not missing.",
+        f"{view.name} is not ready: {said.reason} Until it is rebuilt, a cell of it without a row "
+        "is an error, not missing.",
         owner=view.contract.owner,
-        since=since,
+        since=said.since,
         fix=f"lockstep reconcile {view.name}",
     )
-
-
-def _said(mark: str, now: datetime) -> tuple[str, datetime]:
-    try:
-        said = json.loads(mark)
-        return str(said["reason"]), instant_of(said["at_us"])
-    except (ValueError, TypeError, KeyError):
-        return "It was marked so.", now
 
 
 def _unpushed(
     store: Store, online: OnlineStore, view: FeatureView, now: datetime
 ) -> Iterator[Problem]:
+    entity = view.contract.entity
+    seals = online.seals(entity.name, view.name, entity.buckets)
+    empty = sum(seal is None for seal in seals.values())
+    if 0 < empty < len(seals):
+        # From now on: when they were lost nobody knows, and a push under way mends it by itself.
+        yield problem(
+            f"{SEALS}:{view.name}",
+            view.name,
+            f"{empty} of {len(seals)} buckets of {view.name} have no seal, and so perhaps lack "
+            "rows.",
+            owner=view.contract.owner,
+            since=now,
+            fix=f"lockstep reconcile {view.name}",
+            details={"buckets_without_seal": str(empty)},
+        )
+        return
     head = store.lake.table(view).head()
     behind = [
         day

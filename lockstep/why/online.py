@@ -17,6 +17,7 @@ from lockstep.layout import Seal
 from lockstep.stores.day_index import Head
 from lockstep.stores.redis import OnlineStore
 from lockstep.time import decode_revisions, is_valid
+from lockstep.unready import Mark
 from lockstep.why.facts import Cell, Claim, Online, cell_status
 from lockstep.why.offline import Answer, Asked
 
@@ -38,7 +39,8 @@ def _asked(asked: Asked, online: OnlineStore, head: Head | None, expected: Answe
     bucket = int(bucket_of(key, entity.buckets))
     ((value,),) = online.fetch(entity.name, [key], [name], entity.buckets)
     seals, claims = online.seals_and_claims(entity.name, name, entity.buckets)
-    unready = online.notes("unready").get(name)
+    marked = online.notes("unready").get(name)
+    unready = None if marked is None else Mark.of(marked).reason
     nodes = list(online.nodes().values())
     table_id = head.table_id if head else ""
     wiping = any((claim or "").startswith("wiping ") for claim in claims.values())
