@@ -20,7 +20,7 @@ from tests.source_tree import ROOT
 RUNTIME = ROOT / "requirements.lock"
 DEV = ROOT / "requirements-dev.lock"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-TARGETS = ("help", "setup", "demo", "test", "lint", "lock", "clean")
+TARGETS = ("help", "setup", "demo", "incident", "test", "lint", "lock", "clean")
 ALLOWED_LINES = [
     re.compile(line)
     for line in (

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def folder(built_once: TinyProject, tmp_path_factory: pytest.TempPathFactory) ->
     write_spine(copied / "spine.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCKSTEP_PROJECT", str(copied))
+        # One that an earlier test has started knows that test's environment, and not this.
+        forkserver._forkserver._stop()
         yield copied
 
 
