@@ -375,7 +375,7 @@ def test_output_that_is_cut_off_is_no_error_of_ours(built: TinyProject) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_spine_gets_its_features_in_its_order(built: TinyProject) -> None:
+def test_a_spine_gets_its_features_in_its_order(own: TinyProject) -> None:
     spine = pl.DataFrame(
         {"customer": ["bob", "nobody", "ada"], "label": [1, 0, 1], "at": [NOW] * 3}
     ).with_columns(pl.col("at").dt.convert_time_zone("UTC"))
@@ -394,7 +394,7 @@ def test_a_spine_gets_its_features_in_its_order(built: TinyProject) -> None:
     assert len(found["code_versions"]["orders_1d"]) == 1
 
 
-def test_a_naive_timestamp_needs_its_zone(built: TinyProject) -> None:
+def test_a_naive_timestamp_needs_its_zone(own: TinyProject) -> None:
     Path("labels.csv").write_text("customer,at\nada,2025-03-12T08:00:00\n")
     asked = ("training-set", "--spine", "labels.csv", "--features", "contact:email")
     asked = (*asked, "--timestamp", "at", "--out", "set.csv")
@@ -417,7 +417,7 @@ def test_a_naive_timestamp_needs_its_zone(built: TinyProject) -> None:
     ],
 )
 def test_a_file_that_is_no_spine_or_no_place_is_refused(
-    built: TinyProject, spine: str, to: str, words: str
+    own: TinyProject, spine: str, to: str, words: str
 ) -> None:
     Path("labels.csv").write_text("customer,event_timestamp\nada,2025-03-12T08:00:00Z\n")
     before = sorted(Path().iterdir())

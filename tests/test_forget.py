@@ -31,6 +31,7 @@ from lockstep.stores.server import EmbeddedServer
 from lockstep.stores.tables import existing_table
 from lockstep.throttle import paced
 from tests.source_tree import ROOT
+from tests.tiny_files import write_files
 from tests.tiny_project import (
     CUSTOMERS,
     DAYS,
@@ -40,7 +41,6 @@ from tests.tiny_project import (
     TinyProject,
     enter,
     orders,
-    write_project,
 )
 
 CANARY = "~canary-4711"  # sorts last: the greatest value of its column in every file
@@ -123,7 +123,7 @@ def texts_of(path: Path) -> list[bytes]:
 def built_shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Everything built, restated once and pushed to a server in the project, which is stopped."""
     folder = tmp_path_factory.mktemp("shop") / "my project"
-    views = write_project(folder)
+    views = write_files(folder, CUSTOMERS)
     server = EmbeddedServer(folder / ".lockstep" / "redis")
     with pytest.MonkeyPatch.context() as patch:
         project = enter(folder, views, server.start(), patch)

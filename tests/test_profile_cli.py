@@ -10,9 +10,9 @@ from tests.tiny_project import HOSTILE, VIEW_DAYS, TinyProject
 NEWEST = VIEW_DAYS[-1]
 
 
-def test_the_newest_day_is_shown_from_its_profile_alone(built: TinyProject) -> None:
-    lake = built.store.lake
-    rows = [*Path(lake.table(built.store.views["spend_2d"]).uri).glob("day=*")]
+def test_the_newest_day_is_shown_from_its_profile_alone(own: TinyProject) -> None:
+    lake = own.store.lake
+    rows = [*Path(lake.table(own.store.views["spend_2d"]).uri).glob("day=*")]
     assert rows
     for day in rows:
         shutil.rmtree(day)
@@ -42,8 +42,8 @@ def test_days_of_a_range_that_are_committed_are_shown_and_others_are_refused(
     assert "is committed" in refused.stderr
 
 
-def test_what_identifies_people_is_not_shown(built: TinyProject) -> None:
-    lake = built.store.lake
+def test_what_identifies_people_is_not_shown(own: TinyProject) -> None:
+    lake = own.store.lake
     old = ColumnProfile(3, 0, counts={"zoe@example.com": 3})  # as earlier releases kept it
     lake.record_profiles("contact", {(NEWEST, 1): {"email": old}})
 

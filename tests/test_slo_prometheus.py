@@ -29,7 +29,8 @@ from tests.serving_world import Caller
 from tests.slo_world import SETTINGS, program
 from tests.source_tree import ROOT
 from tests.test_serve_process import Process, Shop, serving
-from tests.tiny_project import CUSTOMERS, LAST, enter, land_all, orders, write_project
+from tests.tiny_files import write_files
+from tests.tiny_project import CUSTOMERS, LAST, enter, land_all, orders
 
 PATIENCE = 60
 """Seconds that a loaded machine may take until everything was scraped and evaluated."""
@@ -73,7 +74,7 @@ class Watched:
 
 def shop(folder: Path, server: EmbeddedServer, patch: pytest.MonkeyPatch) -> Shop:
     """A project whose promises are all pushed; its last day is over the limit."""
-    views = write_project(folder)
+    views = write_files(folder, CUSTOMERS)
     spend = folder / views / "spend_2d.py"
     text = spend.read_text("utf-8")
     spend.write_text(text.replace("fill_rate=0.5", "fill_rate=0.5, max_psi=0.2"), "utf-8")

@@ -16,8 +16,8 @@ ASKED = ("training-set", "--spine", "labels.parquet", "--timestamp", "at")
 
 
 @pytest.fixture(autouse=True)
-def labels(built: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LOCKSTEP_PROJECT", str(built.folder))
+def labels(own: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LOCKSTEP_PROJECT", str(own.folder))
     monkeypatch.chdir(tmp_path)
     customers = ["bob", "nobody", "ada", HOSTILE]
     at = [NOW - timedelta(hours=7 * n) for n in range(4)]
@@ -31,7 +31,6 @@ def lockstep(*words: str, status: int = 0) -> Result:
 
 
 def listed() -> set[str]:
-    """The names of the kept sets; other tests of this project keep some, too."""
     return {kept["name"] for kept in json.loads(lockstep("training-sets", "list", "--json").output)}
 
 
@@ -157,10 +156,10 @@ def test_a_rebuild_over_its_own_file_keeps_its_manifest() -> None:
     assert before == Path("set.parquet.manifest.json").read_bytes()
 
 
-def test_a_damaged_manifest_is_listed_and_its_set_can_be_removed(built: TinyProject) -> None:
+def test_a_damaged_manifest_is_listed_and_its_set_can_be_removed(own: TinyProject) -> None:
     for name in ("good", "bad"):
         lockstep(*ASKED, "--feature-set", "buying_v1", "--name", name)
-    file = built.folder / "lake" / "training_sets" / "bad" / "manifest.json"
+    file = own.folder / "lake" / "training_sets" / "bad" / "manifest.json"
     file.write_text("{")
 
     listed = lockstep("training-sets", "list").output

@@ -76,15 +76,15 @@ def test_a_set_of_the_same_name_does_not_bring_a_removed_one_back(taught: TinyPr
 
 
 def test_the_profile_that_is_kept_has_no_values_of_what_identifies_people(
-    built: TinyProject,
+    own: TinyProject,
 ) -> None:
     at = pl.lit(as_of(BEFORE, ZONE) + timedelta(days=1))
     spine = pl.DataFrame({"customer": list(CUSTOMERS)}).with_columns(at=at)
     spine = pl.concat([spine] * 400)
 
-    kept = built.store.training_set(spine, ["contact:email"], timestamp="at", name="mail")
+    kept = own.store.training_set(spine, ["contact:email"], timestamp="at", name="mail")
 
-    lake = built.store.lake
+    lake = own.store.lake
     assert "@example.com" in str(kept.frame["contact:email"].to_list())
     assert b"@example" not in (KeptSets(lake).profile("mail") or b"")
     files = [*Path(lake.place.path("training_profiles")).rglob("*.parquet")]
