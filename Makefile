@@ -9,6 +9,8 @@ ARGS ?=
 UPGRADE ?=
 WORKERS ?= 2
 export PYTHON SERVE
+# Containers often set it; then each of the suite's hundred processes compiles every library anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /: /' | awk -F': ' '{printf "make %-8s %s\n", $$1, $$2}'
