@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -130,6 +131,28 @@ def test_a_contract_that_changed_is_told(tiny: TinyProject) -> None:
     changed = found(tiny)["contract_changed:orders_1d"]
     assert "lockstep materialize orders_1d --rebuild" == changed.fix
     assert "what was committed is served" in changed.sentence
+
+
+def test_days_of_other_code_are_told_while_they_count_and_until_they_are_computed_again(
+    tiny: TinyProject,
+) -> None:
+    # The window is that of ttl=3 days on the afternoon of the 12th; the view without ttl has 8.
+    build(tiny)
+    build(tiny, "orders_1d")
+    views = {name: replace(view, partial_windows=True) for name, view in tiny.store.views.items()}
+    tiny.store.__dict__["catalog"] = replace(tiny.store.catalog, views=views)
+
+    seen = found(tiny)
+    assert {"code_changed:spend_2d", "code_changed:orders_1d"} == seen.keys()
+    changed = seen["code_changed:spend_2d"]
+    assert f"lockstep materialize spend_2d --days {DAYS[-3]}..{DAYS[-1]}" == changed.fix
+    assert "3 of the 3 days that count now" in changed.sentence
+    assert "8 of the 8 days" in seen["code_changed:orders_1d"].sentence
+
+    tiny.materialize(views["spend_2d"], DAYS[-2:])  # the same values: nothing is committed
+    assert "1 of the 3 days" in found(tiny)["code_changed:spend_2d"].sentence
+    tiny.materialize(views["spend_2d"], DAYS[-3:-2])
+    assert {"code_changed:orders_1d"} == found(tiny).keys()
 
 
 def test_a_view_that_is_marked_is_not_ready(tiny: TinyProject) -> None:

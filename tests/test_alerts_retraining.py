@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lockstep import Feature, Features, FeatureSet, feature_view
-from lockstep.alerts import retraining
+from lockstep import Entity, Feature, Features, FeatureSet, feature_view
+from lockstep.alerts import retraining, spines
 from lockstep.alerts.deliver import change
 from lockstep.alerts.look import look, told
 from lockstep.alerts.problem import Problem
-from lockstep.alerts.retraining import spine_of
+from lockstep.alerts.spines import spine_of
 from lockstep.alerts.state import Retraining, States
 from lockstep.erasure.files import below, survey
 from lockstep.erasure.forgetting import forgetting
@@ -26,6 +26,7 @@ from lockstep.training.requested_sets import build_request
 from lockstep.view import FeatureView
 from tests.scenario import EVENTS, START, USER, event, instant, world
 
+KIND = Entity("kind", {"kind": pl.String}, "Of what is done.")
 USERS = range(1, 61)
 STABLE = days_between(START, START + timedelta(days=7))
 SHIFTED = days_between(STABLE[-1] + timedelta(days=1), STABLE[-1] + timedelta(days=5))
@@ -47,11 +48,25 @@ def spend_view() -> FeatureView:
     return spend_1d
 
 
+def kinds_view() -> FeatureView:
+    class Kinds1d(Features, entity=KIND, owner="team:tests", ttl=None, min_rows=0):
+        """How often something of a kind was done on the day."""
+
+        times = Feature(pl.Int64, "Times.")
+
+    @feature_view(Kinds1d, inputs=[EVENTS.trailing(days=1)])
+    def kinds_1d(events: pl.LazyFrame) -> pl.LazyFrame:
+        return events.group_by("kind").agg(times=pl.len().cast(pl.Int64))
+
+    return kinds_1d
+
+
 class Drifted:
     """A view that drifts from a day on, and a feature set that uses it."""
 
     def __init__(self, folder: Path) -> None:
         self.view = spend_view()
+        self.views = [self.view]
         self.world = world(folder)
         self.open(self.world.store)
         for at, day in enumerate([*STABLE, *SHIFTED]):
@@ -61,12 +76,11 @@ class Drifted:
         self.build(*STABLE)
 
     def open(self, store: Store) -> None:
-        chosen = FeatureSet(
-            "spenders_v1", [self.view.contract.features["amount"]], owner="team:models"
-        )
+        features = [each for view in self.views for each in view.contract.features.values()]
+        chosen = FeatureSet("spenders_v1", features, owner="team:models")
         store.__dict__["catalog"] = replace(
             store.catalog,
-            views={self.view.name: self.view},
+            views={view.name: view for view in self.views},
             feature_sets={chosen.name: chosen},
         )
 
@@ -207,13 +221,41 @@ def test_the_spine_is_everybody_who_was_valid_at_the_end_of_each_day(tmp_path: P
 def test_a_large_spine_draws_entities_with_all_their_days(
     drifted: Drifted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retraining, "MOST_ROWS", len(STABLE) * len(USERS) // 3)
+    monkeypatch.setattr(spines, "MOST_ROWS", len(STABLE) * len(USERS) // 3)
 
     spine = spine_of(drifted.world.store.lake, drifted.view)
 
     counts = spine.group_by("user_id").len()["len"].unique().to_list()
     assert [len(STABLE)] == counts
     assert 0 < spine.height < len(STABLE) * len(USERS) * 0.6
+
+
+def test_a_set_of_several_entities_takes_the_combinations_of_the_newest_kept_one(
+    drifted: Drifted,
+) -> None:
+    kinds = kinds_view()
+    drifted.views = [drifted.view, kinds]
+    drifted.open(drifted.world.store)
+    drifted.world.build(kinds, STABLE[0], STABLE[-1])
+    known = [(1, "a"), (2, "a"), (2, "b"), (2, "b"), (None, "a")]
+    for name, rows in (("older", [(9, "a")]), ("newer", known)):
+        spine = pl.DataFrame(rows, {"user_id": pl.Int64, "kind": pl.String}, orient="row")
+        at = as_of(STABLE[-1], drifted.world.store.project.zone)
+        spine = spine.with_columns(bought_at=pl.lit(at), label=1)
+        drifted.world.store.training_set(spine, "spenders_v1", timestamp="bought_at", name=name)
+        drifted.world.clock.now += timedelta(minutes=1)
+    drifted.build(*SHIFTED[:3])
+
+    problem = drifted.tick()[KEY]
+    store = drifted.world.store
+    made = build_request(store, requested(store.project, NAME, store.lake.place)).frame
+
+    assert f"Requested to train again: {NAME}." in problem.sentence
+    assert [NAME] == drifted.requests()
+    days = [as_of(day, store.project.zone) for day in [*STABLE, *SHIFTED[:3]]]
+    expected = {(user, kind, at) for user, kind in [(1, "a"), (2, "a"), (2, "b")] for at in days}
+    assert expected == set(made.select("user_id", "kind", "event_timestamp").rows())
+    assert len(expected) == made.height
 
 
 def test_what_cannot_be_written_is_said_and_tried_again(drifted: Drifted) -> None:

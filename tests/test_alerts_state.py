@@ -442,7 +442,16 @@ def test_every_feature_set_that_uses_the_feature_gets_one() -> None:
     assert {"churn_v1", "spend_v2"} == {of.feature_set for of in state.retraining.values()}
 
 
-def test_a_set_of_several_entities_is_not_requested_and_the_alert_says_so() -> None:
+def test_a_set_of_several_entities_is_requested_with_the_spine_of_a_kept_one() -> None:
+    mixed = replace(CHURN, entities=["household", "product"], kept="churn_november")
+
+    state = advance(State(), drifting("txn_7d:sum_amt_7d", days=DAYS), T0, [mixed])
+
+    (asked,) = state.retraining.values()
+    assert ("churn_v1", "churn_november") == (asked.feature_set, asked.like)
+
+
+def test_one_of_several_entities_that_was_never_kept_is_not_and_the_alert_says_so() -> None:
     mixed = replace(CHURN, entities=["household", "product"])
 
     state = advance(State(), drifting("txn_7d:sum_amt_7d", days=DAYS), T0, [mixed])

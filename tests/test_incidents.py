@@ -31,7 +31,7 @@ CAUGHT_BY = {
     "stale-source": "alert stale",
     "partial-push": "check parity",
     "evicted-keys": "sensor reconcile",
-    "code-change": "status",
+    "code-change": "alert code_changed",
     "schema-rename": "alert held_file",
     "seasonal-promo": "",
     "key-explosion": "check cardinality",

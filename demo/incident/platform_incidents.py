@@ -186,11 +186,11 @@ CODE_CHANGE: Final = Incident(
     "computes no committed day again.",
     feature="txn_7d:sum_amt_7d",
     cause="code changed",
-    catchers=frozenset({"status"}),
+    catchers=frozenset({"alert code_changed"}),
     whose=_customer_of_last_day,
     breaks=_changes_code,
     mends=_computed_anew,
-    notices=for_minutes(1),
+    notices=for_minutes(16),
     asks=None,
     as_if_nothing=False,
 )

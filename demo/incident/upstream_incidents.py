@@ -1,5 +1,6 @@
 """Incidents that come from upstream: what lands is wrong, or does not land."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -46,6 +47,17 @@ def _landed(night: Night) -> datetime:
     return at
 
 
+def _landing(edit: Callable[[pl.DataFrame], pl.DataFrame]) -> Callable[[Night], datetime]:
+    """Return what lets the day's transactions land, changed."""
+
+    def lands(night: Night) -> datetime:
+        night.at(LANDS)
+        night.land("transactions", edit)
+        return _landed(night)
+
+    return lands
+
+
 def _delivered_again(watch: Watch) -> str:
     night = watch.night
     night.at(HEALED)
@@ -61,12 +73,6 @@ def _delivered_again(watch: Watch) -> str:
 def _wall_clock(frame: pl.DataFrame) -> pl.DataFrame:
     local = pl.col(STAMP).dt.replace_time_zone("UTC").dt.convert_time_zone(ZONE)
     return frame.with_columns(local.dt.replace_time_zone(None).alias(STAMP))
-
-
-def _lands_shifted(night: Night) -> datetime:
-    night.at(LANDS)
-    night.land("transactions", _wall_clock)
-    return _landed(night)
 
 
 def _conversion_restored(watch: Watch) -> str:
@@ -87,9 +93,9 @@ DROPPED_ZONE_CONVERSION: Final = Incident(
     cause="zone shift",
     catchers=frozenset({"alert zone_shift"}),
     whose=best_customer,
-    breaks=_lands_shifted,
+    breaks=_landing(_wall_clock),
     mends=_conversion_restored,
-    notices=for_nights(NIGHTS, _lands_shifted, "alert zone_shift"),
+    notices=for_nights(NIGHTS, _landing(_wall_clock), "alert zone_shift"),
 )
 
 
@@ -208,12 +214,6 @@ def _renamed(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.rename({"sales_value": "net_amount"})
 
 
-def _lands_renamed(night: Night) -> datetime:
-    night.at(LANDS)
-    night.land("transactions", _renamed)
-    return _landed(night)
-
-
 SCHEMA_RENAME: Final = Incident(
     name="schema-rename",
     title="A schema rename",
@@ -222,7 +222,7 @@ SCHEMA_RENAME: Final = Incident(
     cause="schema change",
     catchers=frozenset({"alert held_file"}),
     whose=best_customer,
-    breaks=_lands_renamed,
+    breaks=_landing(_renamed),
     mends=_delivered_again,
     notices=for_minutes(1),
 )
@@ -241,12 +241,6 @@ def _exploded(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([frame, made_up])
 
 
-def _lands_exploded(night: Night) -> datetime:
-    night.at(LANDS)
-    night.land("transactions", _exploded)
-    return _landed(night)
-
-
 KEY_EXPLOSION: Final = Incident(
     name="key-explosion",
     title="A key explosion",
@@ -256,7 +250,7 @@ KEY_EXPLOSION: Final = Incident(
     cause="quarantined",
     catchers=frozenset({"check cardinality"}),
     whose=best_customer,
-    breaks=_lands_exploded,
+    breaks=_landing(_exploded),
     mends=_delivered_again,
     notices=for_minutes(1),
 )
@@ -276,9 +270,7 @@ def _promoted(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _lands_promoted(night: Night) -> datetime:
-    night.at(LANDS)
-    night.land("transactions", _promoted)
-    at = _landed(night)
+    at = _landing(_promoted)(night)
     night.daily()
     return at
 

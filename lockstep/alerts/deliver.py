@@ -22,7 +22,6 @@ from lockstep.alerts.posting import post
 from lockstep.alerts.problem import Look
 from lockstep.alerts.settings import AlertSettings, Receiver
 from lockstep.alerts.state import State, States, Trouble
-from lockstep.catalog import Catalog
 from lockstep.errors import ConflictError
 
 CLAIM: Final = timedelta(minutes=3)
@@ -54,16 +53,6 @@ def send(receiver: Receiver, message: Message, environment: Mapping[str, str]) -
     """Send a message in the receiver's form; return None if it was accepted, else why not."""
     sender = send_mail if receiver.type == "email" else post
     return sender(receiver, message, environment)
-
-
-def models_of(catalog: Catalog) -> list[Model]:
-    """Return the feature sets, each with the entities that it joins."""
-    found = []
-    for chosen in catalog.feature_sets.values():
-        views = {name.partition(":")[0] for name in chosen.names} & catalog.views.keys()
-        entities = {catalog.views[name].contract.entity.name for name in views}
-        found.append(Model(chosen.name, chosen.names, sorted(entities)))
-    return found
 
 
 def tick(

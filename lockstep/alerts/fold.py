@@ -12,6 +12,7 @@ from lockstep.alerts.state import Episode, Retraining, State
 LASTING: Final[Mapping[Kind, timedelta]] = {
     "not_ready": timedelta(minutes=5),
     "parity": timedelta(minutes=15),
+    "code_changed": timedelta(minutes=15),
 }
 """How long a problem must last that is usually mended before anybody could read of it."""
 
@@ -31,11 +32,18 @@ class Model:
     Attributes:
         features: `view:feature`, in order.
         entities: The entities of their views.
+        kept: The newest kept set of it, if it joins several entities and there is one.
     """
 
     name: str
     features: Collection[str]
     entities: Collection[str]
+    kept: str = ""
+
+    @property
+    def has_spine(self) -> bool:
+        """Whether it is known which entities belong together."""
+        return len(self.entities) == 1 or bool(self.kept)
 
 
 def advance(state: State, look: Look, now: datetime, models: Collection[Model] = ()) -> State:
@@ -131,7 +139,7 @@ def _requested(
     requests = dict(before)
     for each in drifting:
         for model in models:
-            if each.feature not in model.features or len(model.entities) != 1:
+            if each.feature not in model.features or not model.has_spine:
                 continue
             same = _same_episode(requests, model.name, each)
             if same is not None:
@@ -141,7 +149,9 @@ def _requested(
                 continue
             view = each.feature.partition(":")[0]
             name = request_name(model.name, each.days[0])
-            requests[name] = Retraining(model.name, (each.feature,), view, each.days)
+            requests[name] = Retraining(
+                model.name, (each.feature,), view, each.days, like=model.kept
+            )
     return dict(list(requests.items())[-_REMEMBERED:])
 
 
@@ -181,11 +191,11 @@ def _with_requests(
         if (name := _same_episode(requests, model.name, drifting)) is not None
     ]
     said = f" Requested to train again: {', '.join(names)}." if names else ""
-    mixed = [model.name for model in using if len(model.entities) != 1]
+    mixed = [model.name for model in using if not model.has_spine]
     if mixed:
         said += (
-            f" No training set was requested for {', '.join(mixed)}: it joins several entities, so "
-            "write a request with a spine of your own."
+            f" No training set was requested for {', '.join(mixed)}: it joins several entities and "
+            "no set of it is kept, so write a request with a spine of your own."
         )
     details = {**found.details, "training_sets": ", ".join(names)} if names else found.details
     return replace(found, sentence=f"{found.sentence}{said}", details=details)

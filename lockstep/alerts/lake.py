@@ -16,6 +16,7 @@ from lockstep.landing import look as look_at_landing
 from lockstep.late import late_and_duplicate
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.sources import Source
+from lockstep.status import code_versions
 from lockstep.stores.day_index import Head
 from lockstep.time import as_of, span
 from lockstep.view import FeatureView
@@ -24,9 +25,12 @@ from lockstep.zone_shift import zone_shift
 LATE: Final = timedelta(hours=1)
 """How long late files may wait: the sensor of landed files needs a minute and a run."""
 
+RECENT: Final = 28
+"""So many of the newest days of a view without ttl are compared with its code."""
+
 _BROKEN: Final = "run_failed:broken"
 _EACH: Final = "quarantined", "held_file"
-_OF_VIEWS: Final = "stale", "drift", "contract_changed", "cardinality"
+_OF_VIEWS: Final = "stale", "drift", "contract_changed", "code_changed", "cardinality"
 _OF_SOURCES: Final = "late_data", "zone_shift"
 
 
@@ -220,6 +224,31 @@ def _contract(asked: _Asked, view: FeatureView) -> Iterator[Problem]:
         )
 
 
+def _recoded(asked: _Asked, view: FeatureView) -> Iterator[Problem]:
+    """Days that still count, computed by other code than is declared: a release changed it."""
+    head, lake, ttl = asked.head(view), asked.lake, view.contract.ttl
+    days = sorted(head.days) if head else []
+    valid = [day for day in days if ttl and as_of(day, lake.project.zone) + ttl >= asked.now]
+    counting = {day: head.days[day] for day in (valid if ttl else days[-RECENT:])} if head else {}
+    # What the commits note is enough to say that all is well; the ledger is only read if it isn't.
+    if all(each.note.get("code_version") == view.code_version for each in counting.values()):
+        return
+    versions = code_versions(counting, lake.latest_entries(view.name))
+    old = {day for code, made in versions.items() if code != view.code_version for day in made}
+    if old:
+        yield problem(
+            f"code_changed:{view.name}",
+            view.name,
+            f"{view.name} was changed to code {view.code_version}, and {len(old)} of the "
+            f"{len(counting)} days that count now ({span(old)}) were computed by other code. They "
+            "are served as they are, and training sets mix both.",
+            owner=view.contract.owner,
+            since=asked.now,
+            fix=f"lockstep materialize {view.name} --days {_range(old)}",
+            details={"code_version": view.code_version, "days": span(old)},
+        )
+
+
 def _crowded(asked: _Asked, view: FeatureView) -> Iterator[Problem]:
     """What only warns: a day with too many rows to be committed is in quarantine."""
     head = asked.head(view)
@@ -324,5 +353,6 @@ _VIEW_FINDERS: Final[Mapping[str, Callable[[_Asked, FeatureView], Iterator[Probl
     "stale": _stale,
     "drift": _drifts,
     "contract_changed": _contract,
+    "code_changed": _recoded,
     "cardinality": _crowded,
 }

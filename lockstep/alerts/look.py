@@ -1,16 +1,20 @@
 """The whole look of the engine: what the lake and Redis show. Dagster adds what its log shows."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from lockstep.alerts.deliver import Ticked, models_of, tick
+from lockstep.alerts.deliver import Ticked, tick
+from lockstep.alerts.fold import Model
 from lockstep.alerts.lake import look_at_lake
 from lockstep.alerts.online import look_at_online
-from lockstep.alerts.problem import Look
+from lockstep.alerts.problem import Drifting, Look
 from lockstep.alerts.retraining import write_requests
 from lockstep.alerts.settings import AlertSettings, parse_alerts
+from lockstep.alerts.spines import newest_kept
 from lockstep.alerts.state import States
+from lockstep.catalog import Catalog
+from lockstep.lake import Lake
 from lockstep.store import Store
 
 
@@ -56,9 +60,27 @@ def told(
         found,
         settings_of(store),
         project=store.project.namespace,
-        models=models_of(store.catalog),
+        models=models_of(store.catalog, store.lake, found.drifting),
         now=now,
         environment=environment,
     )
     failed = write_requests(store, states, ticked.state)
     return Ticked(ticked.state, ticked.sent, {**ticked.failed, **failed})
+
+
+def models_of(catalog: Catalog, lake: Lake, drifting: Collection[Drifting]) -> list[Model]:
+    """Return the feature sets, each with the entities that it joins.
+
+    Raises:
+        StoreError: The lake does not answer.
+    """
+    drift = {each.feature for each in drifting}
+    found = []
+    for chosen in catalog.feature_sets.values():
+        views = {name.partition(":")[0] for name in chosen.names} & catalog.views.keys()
+        entities = {catalog.views[name].contract.entity.name for name in views}
+        # Every kept set's manifest would be read at every tick.
+        asks = len(entities) > 1 and not drift.isdisjoint(chosen.names)
+        kept = newest_kept(lake, chosen.name) if asks else ""
+        found.append(Model(chosen.name, chosen.names, sorted(entities), kept))
+    return found

@@ -74,6 +74,7 @@ class Retraining:
         features: `view:feature` of those that drift.
         view: The view whose entities are the spine.
         days: The windows over the limit when it was requested, ISO dates.
+        like: The kept set whose combinations of keys are the spine; empty with one entity.
         written: Whether spine and request are in the lake.
     """
 
@@ -82,6 +83,7 @@ class Retraining:
     view: str
     days: tuple[str, ...]
     written: bool = False
+    like: str = ""
 
 
 @dataclass(frozen=True)

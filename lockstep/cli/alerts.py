@@ -69,14 +69,13 @@ def alerts(
 
 def _messages(store: "Store", found: "Look", now: "datetime") -> "Mapping[str, Message]":
     """Return what a tick would send now, by receiver and group."""
-    from lockstep.alerts.deliver import models_of
     from lockstep.alerts.fold import advance
-    from lockstep.alerts.look import settings_of
+    from lockstep.alerts.look import models_of, settings_of
     from lockstep.alerts.message import due
     from lockstep.alerts.state import States
 
     state = States(store.lake.place).newest()
-    after = advance(state, found, now, models_of(store.catalog))
+    after = advance(state, found, now, models_of(store.catalog, store.lake, found.drifting))
     return due(after, settings_of(store), store.project.namespace, now)
 
 
