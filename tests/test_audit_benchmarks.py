@@ -1,30 +1,23 @@
 """The benchmark of the audit runs, on tiny sizes; timings are reported, not asserted."""
 
-import json
 from typing import Any
 
 import pytest
 
 from benchmarks.audit import data, document, measure, report
 from benchmarks.audit.__main__ import main
-from benchmarks.page import PAGE
 from benchmarks.table import as_json, table
+from tests.benchmark_files import assert_says_on_what, assert_shown_on_the_page, measured
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the file says after a quick run."""
-    file = tmp_path_factory.mktemp("bench") / "audit.json"
-    assert 0 == main(["--quick", "--out", str(file)])
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    return measured(main, tmp_path_factory.mktemp("bench") / "audit.json")
 
 
 def test_the_file_says_what_was_measured_and_on_what(found: dict[str, Any]) -> None:
-    assert {"cpu", "cpus", "memory_gb", "system", "python", "packages"} <= found["machine"].keys()
-    assert found["load_average"]["most"] >= found["load_average"]["median"] >= 0
-    assert data.SEED == found["seed"]
-    assert found["quick"]
+    assert_says_on_what(found, data.SEED)
 
 
 def test_every_part_of_the_audit_and_the_whole_day_are_timed(found: dict[str, Any]) -> None:
@@ -68,7 +61,4 @@ def test_the_text_of_the_page_holds_the_table(found: dict[str, Any]) -> None:
 
 
 def test_the_page_shows_the_table_of_the_results_file() -> None:
-    found = json.loads(document.RESULTS.read_text(encoding="utf-8"))
-
-    assert document.block(found) == document.SECTION.split(PAGE.read_text(encoding="utf-8"))[1]
-    assert not found["quick"]
+    assert_shown_on_the_page(document.SECTION)

@@ -3,7 +3,6 @@
 Timings are not looked at: they are reported, not asserted.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,21 @@ from benchmarks import timing
 from benchmarks.online import data, document, http_load_worker, report, type_cases
 from benchmarks.online.__main__ import PARTS, main
 from benchmarks.online.polars_types import TYPES, case_frame
-from benchmarks.page import PAGE
 from benchmarks.table import as_json, table
+from tests.benchmark_files import assert_says_on_what, assert_shown_on_the_page, measured
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the file says after a quick run."""
     folder = tmp_path_factory.mktemp("bench")
-    file = folder / "online.json"
-    asked = ["--quick", "--no-feast", "--work", str(folder / "work"), "--out", str(file)]
-    assert 0 == main(asked)
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    work = str(folder / "work")
+    return measured(main, folder / "online.json", "--no-feast", "--work", work)
 
 
 def test_the_file_says_what_was_measured_and_on_what(found: dict[str, Any]) -> None:
     assert list(PARTS) == list(found["results"])
-    assert {"cpu", "cpus", "memory_gb", "system", "python", "packages"} <= found["machine"].keys()
-    assert found["load_average"]["most"] >= found["load_average"]["median"] >= 0
-    assert data.SEED == found["seed"]
-    assert found["quick"]
+    assert_says_on_what(found, data.SEED)
 
 
 def test_every_row_is_pushed_and_beside_a_floor_of_as_many_bytes(found: dict[str, Any]) -> None:
@@ -180,7 +173,4 @@ def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_the_page_shows_the_table_of_the_results_file() -> None:
-    found = json.loads(document.RESULTS.read_text(encoding="utf-8"))
-
-    assert document.block(found) == document.SECTION.split(PAGE.read_text(encoding="utf-8"))[1]
-    assert not found["quick"]
+    assert_shown_on_the_page(document.SECTION)

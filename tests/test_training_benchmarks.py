@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from benchmarks.page import PAGE
 from benchmarks.table import as_json, table
 from benchmarks.training import (
     build_worker,
@@ -23,6 +22,7 @@ from benchmarks.training import (
 )
 from benchmarks.training.__main__ import PARTS, main
 from benchmarks.training.shapes import Sizes, quick_sizes, shape_of, sizes
+from tests.benchmark_files import assert_says_on_what, assert_shown_on_the_page, measured
 
 QUICK: Sizes = quick_sizes()
 
@@ -31,19 +31,13 @@ QUICK: Sizes = quick_sizes()
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the file says after a quick run."""
     folder = tmp_path_factory.mktemp("bench")
-    file = folder / "training.json"
-    asked = ["--quick", "--no-feast", "--work", str(folder / "work"), "--out", str(file)]
-    assert 0 == main(asked)
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    work = str(folder / "work")
+    return measured(main, folder / "training.json", "--no-feast", "--work", work)
 
 
 def test_the_file_says_what_was_measured_and_on_what(found: dict[str, Any]) -> None:
     assert list(PARTS) == list(found["results"])
-    assert {"cpu", "cpus", "memory_gb", "system", "python", "packages"} <= found["machine"].keys()
-    assert found["load_average"]["most"] >= found["load_average"]["median"] >= 0
-    assert data.SEED == found["seed"]
-    assert found["quick"]
+    assert_says_on_what(found, data.SEED)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +172,4 @@ def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_the_page_shows_the_tables_of_the_results_file() -> None:
-    found = json.loads(document.RESULTS.read_text(encoding="utf-8"))
-
-    assert document.block(found) == document.SECTION.split(PAGE.read_text(encoding="utf-8"))[1]
-    assert not found["quick"]
+    assert_shown_on_the_page(document.SECTION)

@@ -53,7 +53,7 @@ class Sizes:
     year: int = 365
 
 
-QUICK = Sizes(customers=3_000, few=500, earlier=7, rounds=1, repeats=1, year=20)
+QUICK = Sizes(customers=3_000, few=500, earlier=6, rounds=1, repeats=1, year=5)
 
 
 @dataclass

@@ -1,4 +1,6 @@
-"""Reads three views in process: `fetch_worker CLIENT PROJECT`; the store is in the environment.
+"""Reads three views in process: `fetch_worker PROJECT`; the store is in the environment.
+
+Every question names a client, which is opened by the first one:
 
     client     Lockstep's synchronous client
     async      Lockstep's asyncio client
@@ -19,6 +21,7 @@ from typing import Any
 import hiredis
 import msgspec
 import redis
+import uvloop
 
 from benchmarks.online import data
 from benchmarks.online.talk import answer
@@ -163,32 +166,42 @@ async def async_loop(
 CLIENTS = {"client": by_client, "redis_py": by_redis_py, "packed": by_packed}
 
 
+class Reads:
+    """What the benchmark asks; a client is opened once."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self._clients: dict[str, Callable[[Sequence[int]], Values]] = {}
+
+    def _by(self, client: str) -> Callable[[Sequence[int]], Values]:
+        if client not in self._clients:
+            self._clients[client] = CLIENTS[client](self.opened)
+        return self._clients[client]
+
+    def values(self, client: str, ids: list[int]) -> Values:
+        """The features of some entities."""
+        if client == "async":
+            return uvloop.run(async_values(self.opened, ids))
+        return self._by(client)(ids)
+
+    def fetch(self, client: str, requests: list[list[int]], seconds: float) -> dict[str, Any]:
+        """The closed loop."""
+        if client == "async":
+            return uvloop.run(async_loop(self.opened, requests, seconds))
+        return closed_loop(self._by(client), requests, seconds)
+
+    def paced(
+        self, client: str, requests: list[list[int]], rate: float, stop: str
+    ) -> dict[str, Any]:
+        """The loop at a steady rate, until there is a file."""
+        return paced_loop(self._by(client), requests, rate, until=Path(stop).exists)
+
+
 def main() -> None:
     """Answer the benchmark's questions."""
-    project = find_project(sys.argv[2])
-    kind, opened = sys.argv[1], Opened(project, discover(project))
-    if kind == "async":
-        import uvloop
-
-        answer(
-            {
-                "values": lambda ids: uvloop.run(async_values(opened, ids)),
-                "fetch": lambda **how: uvloop.run(async_loop(opened, **how)),
-            }
-        )
-        return
-    values = CLIENTS[kind](opened)
-
-    def paced(requests: list[list[int]], rate: float, stop: str) -> dict[str, Any]:
-        return paced_loop(values, requests, rate, until=Path(stop).exists)
-
-    answer(
-        {
-            "values": values,
-            "fetch": lambda requests, seconds: closed_loop(values, requests, seconds),
-            "paced": paced,
-        }
-    )
+    project = find_project(sys.argv[1])
+    reads = Reads(Opened(project, discover(project)))
+    answer({"values": reads.values, "fetch": reads.fetch, "paced": reads.paced})
 
 
 if __name__ == "__main__":

@@ -41,16 +41,17 @@ def measure(bench: Bench, views: ReadViews) -> dict[str, Any]:
 def contenders(bench: Bench, views: ReadViews) -> dict[str, tuple[Worker, dict[str, Any]]]:
     """Name → its worker and what it is told besides; each was seen to read right."""
 
-    def ours(client: str, server: str) -> Worker:
-        return bench.worker("fetch_worker", client, str(bench.project), server=server)
+    def ours(client: str, server: str) -> tuple[Worker, dict[str, Any]]:
+        worker = bench.worker("fetch_worker", str(bench.project), server=server)
+        return worker, {"client": client}
 
     made: dict[str, tuple[Worker, dict[str, Any]]] = {
-        "lockstep": (ours("client", LOADED), {}),
-        "lockstep, asyncio": (ours("async", LOADED), {}),
-        **{name: (ours(client, LOADED), {}) for client, name in FLOORS.items()},
+        "lockstep": ours("client", LOADED),
+        "lockstep, asyncio": ours("async", LOADED),
+        **{name: ours(client, LOADED) for client, name in FLOORS.items()},
     }
     if ON_VALKEY in views.grown:
-        made["lockstep on valkey"] = (ours("client", ON_VALKEY), {})
+        made["lockstep on valkey"] = ours("client", ON_VALKEY)
     if bench.feast_python:
         made["feast"] = (bench.feast(FEAST), {"features": FEATURES, "key": KEY})
     for name, (worker, how) in made.items():

@@ -16,6 +16,7 @@ MANY = 400  # of the overload: more than may be in flight and queue
 RAMP = (0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
 SHED_SIZE = 100
 SLOW = 0.25  # seconds above which an answer after the overload counts as not recovered
+LEAST = 8  # requests of an open loop in a quick run, however slow the machine is
 SHED = 0.01  # share of refused requests from which the service counts as shedding
 
 
@@ -65,7 +66,7 @@ def _measure_size(
                 half = load.ask(
                     "open",
                     rate=many["per_s"] / 2,
-                    seconds=2 * seconds,
+                    seconds=_seconds(bench, many["per_s"] / 2),
                     connections=CONNECTIONS,
                     arrivals=arrivals,
                 )
@@ -74,12 +75,18 @@ def _measure_size(
         found[name][str(size)] = {what: middle(all_) for what, all_ in measured.items()}
 
 
+def _seconds(bench: Bench, rate: float) -> float:
+    """How long an open loop at that rate takes."""
+    usual = 2 * bench.sizes.seconds
+    return max(usual, LEAST / rate) if bench.quick else usual
+
+
 def _overload(bench: Bench, load: Worker, capacity: float) -> dict[str, Any]:
     """Offered load in steps until requests are refused; then overload and how it recovers."""
-    steps = []
+    steps, seconds = [], _seconds(bench, capacity / 2)
     many = CONNECTIONS if bench.quick else MANY
     for factor in RAMP[-1:] if bench.quick else RAMP:
-        asked = {"rate": factor * capacity, "seconds": 2 * bench.sizes.seconds}
+        asked = {"rate": factor * capacity, "seconds": seconds}
         step = load.ask("open", **asked, connections=many, arrivals="even")
         total = sum(step["statuses"].values())
         for name, status in (("shed_share", "503"), ("degraded_share", "-1")):
@@ -92,5 +99,5 @@ def _overload(bench: Bench, load: Worker, capacity: float) -> dict[str, Any]:
         "capacity_per_s": capacity,
         "steps": steps,
         "sheds_from_per_s": shedding[0]["offered_per_s"] if shedding else None,
-        "recovery": load.ask("overload", **calm, seconds=2 * bench.sizes.seconds, connections=many),
+        "recovery": load.ask("overload", **calm, seconds=seconds, connections=many),
     }

@@ -10,6 +10,7 @@ from benchmarks.online.bench import Bench
 from benchmarks.online.read_views import LOADED, ReadViews
 from benchmarks.timing import middle, spread
 
+CLIENT = "client"
 ENTITIES = 10
 RATE = 250.0
 """Requests per second; each is timed from when it was due."""
@@ -24,10 +25,10 @@ def measure(bench: Bench, views: ReadViews) -> dict[str, Any]:
     project = str(bench.project)
     with (
         bench.worker("push_worker", project, server=LOADED) as pusher,
-        bench.worker("fetch_worker", "client", project, server=LOADED) as reader,
+        bench.worker("fetch_worker", project, server=LOADED) as reader,
     ):
         pusher.ask("ready")
-        views.require_right("lockstep", reader.ask("values", ids=views.ids))
+        views.require_right("lockstep", reader.ask("values", client=CLIENT, ids=views.ids))
         for number in range(bench.sizes.rounds):
             bench.say(f"readers, round {number + 1}")
             rounds.setdefault("idle", []).append(_idle(bench, reader, views))
@@ -47,7 +48,8 @@ def measure(bench: Bench, views: ReadViews) -> dict[str, Any]:
 def _start(bench: Bench, reader: Any, views: ReadViews) -> Path:
     stop = bench.work / "stop-readers"
     stop.unlink(missing_ok=True)
-    reader.start("paced", requests=views.asked(ENTITIES), rate=RATE, stop=str(stop))
+    requests = views.asked(ENTITIES)
+    reader.start("paced", client=CLIENT, requests=requests, rate=RATE, stop=str(stop))
     return stop
 
 

@@ -19,6 +19,7 @@ FLOOR = "read-floor"
 FEATURES = [f"{view}:{name}" for view in data.READ for name in data.FEATURES]
 KEY = data.key_of(data.READ[0])
 CHECKED = 300  # entities whose 30 values are compared
+FEW = 3  # requests of a quick run, which are asked again and again
 SAMPLED = 2000  # entities whose memory is asked for
 
 
@@ -114,7 +115,8 @@ class ReadViews:
 
     def asked(self, size: int) -> list[list[int]]:
         """Requests for `size` random entities."""
-        return data.asked(self.bench.sizes.read, size, max(20, min(2000, 20_000 // size)))
+        count = FEW if self.bench.quick else max(20, min(2000, 20_000 // size))
+        return data.asked(self.bench.sizes.read, size, count)
 
     def bytes_per_entity(self, server: str, pattern: str) -> dict[str, float]:
         """MEMORY USAGE of a sample of entities, key included, and how the server grew."""

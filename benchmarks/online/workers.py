@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.page import ROOT
+
 PATIENCE = 900.0  # seconds for one answer: Feast materializes a million rows in about 80
 
 
@@ -118,3 +119,14 @@ class Worker(Process):
         if "error" in said:
             raise WorkerFailedError(f"{self.command}: {said['error']}")
         return said["ok"]
+
+
+class SharedWorker(Worker):
+    """A worker that several ask in turn, each of whom may close it: it goes on until `end`."""
+
+    def close(self) -> None:
+        """Leave it to the next one."""
+
+    def end(self) -> None:
+        """End it."""
+        super().close()

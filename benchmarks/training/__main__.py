@@ -4,19 +4,14 @@ Prints tables to standard output, progress to standard error, and writes JSON.
 """
 
 import argparse
-import json
-import statistics
 import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.feast_environment import install_feast
-from benchmarks.machine import machine
-from benchmarks.table import as_json, table
+from benchmarks import command
+from benchmarks.table import table
 from benchmarks.training import (
     document,
     measure_joined,
@@ -41,47 +36,14 @@ PARTS: dict[str, Callable[[Bench], Any]] = {
 
 def run(bench: Bench, parts: list[str], out: Path | None) -> dict[str, Any]:
     """Measure the parts; what the JSON file says, which is written anew after every part."""
-    began = datetime.now(UTC)
+    head = command.Head(PACKAGES, bench.sizes, SEED, bench.quick)
     results: dict[str, Any] = {}
     found: dict[str, Any] = {}
     for part in parts:
         results[part] = PARTS[part](bench)
-        found = {
-            "machine": machine(PACKAGES),
-            "at": began.isoformat(timespec="seconds"),
-            "minutes": round((datetime.now(UTC) - began).total_seconds() / 60, 1),
-            "load_average": {"median": statistics.median(bench.loads), "most": max(bench.loads)},
-            "sizes": asdict(bench.sizes),
-            "seed": SEED,
-            "quick": bench.quick,
-            "rows": as_json(report.rows_of(results)),
-            "results": results,
-        }
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        found = head.above(results, report.rows_of(results), bench.loads)
+        command.write(found, out)
     return found
-
-
-def options(arguments: list[str]) -> argparse.Namespace:
-    """What the command line says."""
-    parser = argparse.ArgumentParser("python -m benchmarks.training", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs")
-    parser.add_argument("--work", type=Path, help="folder for data and Feast; kept and used again")
-    parser.add_argument("--feast-python", help="Python of an environment with Feast 0.67")
-    parser.add_argument("--no-feast", action="store_true", help="leave Feast out")
-    parser.add_argument(
-        "--out", type=Path, help="JSON file; benchmarks/results/training.json of a full run"
-    )
-    parser.add_argument(
-        "--document", action="store_true", help="measure nothing; write the tables into the page"
-    )
-    parser.add_argument("--rounds", type=int, help="repetitions")
-    asked = parser.parse_args(arguments)
-    if unknown := set(asked.parts) - set(PARTS):
-        parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
-    return asked
 
 
 def sizes_of(asked: argparse.Namespace) -> Sizes:
@@ -95,17 +57,17 @@ def sizes_of(asked: argparse.Namespace) -> Sizes:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what was asked."""
-    asked = options(sys.argv[1:] if arguments is None else arguments)
+    parser = command.parser_of(document.SECTION, __doc__)
+    command.add_parts(parser, PARTS)
+    asked = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    parts = command.chosen_parts(parser, asked, PARTS)
     if asked.document:
         document.SECTION.write()
         return 0
-    parts = [part for part in PARTS if part in asked.parts or not asked.parts]
-    out = asked.out or (None if asked.quick or asked.parts else document.RESULTS)
-    with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as folder:
-        work = (asked.work or Path(folder)).resolve()
-        work.mkdir(parents=True, exist_ok=True)
-        feast = None if asked.no_feast else asked.feast_python or install_feast(work)
-        found = run(Bench(sizes_of(asked), work, feast, quick=asked.quick), parts, out)
+    with command.work_folder(asked) as work:
+        feast = command.feast_python(asked, work)
+        bench = Bench(sizes_of(asked), work, feast, quick=asked.quick)
+        found = run(bench, parts, command.results_file(asked, document.SECTION))
     print(table(report.rows_of(found["results"])))
     print(f"\n{report.contenders(found['results'])}")
     return 0

@@ -26,6 +26,7 @@ class Bench:
     feast_python: str | None
     quick: bool = False
     loads: list[float] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
 
     def say(self, text: str) -> None:
         """Tell the person who waits, and note how busy the machine is."""
@@ -46,7 +47,7 @@ class Bench:
         self.say(f"building {shape.name}: {shape.rows:,} rows in {len(shape.views)} views")
         arguments = [str(folder), json.dumps(shape.to_json())]
         log = self.log(f"build-{shape.name}")
-        found = children.run(f"{WORKERS}.build_worker", arguments, log=log, patience=3600)
+        found = self._start("build_worker", arguments, log=log, patience=3600)
         children.require(found, f"building {shape.name} (see {log})")
         made.write_text(said, encoding="utf-8")
         return folder
@@ -170,11 +171,17 @@ class Bench:
         log = self.log(label)
         request = log.with_suffix(".json")
         request.write_text(json.dumps(asked), encoding="utf-8")
-        return children.run(
-            f"{WORKERS}.{worker}",
-            [*arguments, str(request)],
-            log=log,
-            memory=memory,
-            patience=self.sizes.patience,
-            **more,
-        )
+        patience = self.sizes.patience
+        arguments = [*arguments, str(request)]
+        return self._start(worker, arguments, log=log, memory=memory, patience=patience, **more)
+
+    def _start(self, worker: str, arguments: list[str], **how: Any) -> dict[str, Any]:
+        """Run a worker in a process of its own.
+
+        Of a quick run only the first of a kind: importing the libraries takes nearly all of its
+        time. Others, but for those in Feast's environment, work in this process.
+        """
+        if self.quick and worker in self._seen and "python" not in how:
+            return children.run_here(f"{WORKERS}.{worker}", arguments)
+        self._seen.add(worker)
+        return children.run(f"{WORKERS}.{worker}", arguments, **how)

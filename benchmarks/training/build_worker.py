@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -107,12 +108,12 @@ def _for_peers(view: ViewShape) -> Iterator[pl.DataFrame]:
         yield pl.concat([late, rows] if number % 2 else [rows, late])
 
 
-def main() -> None:
-    """Build what the command line says."""
-    folder, shape = Path(sys.argv[1]), shape_of(json.loads(sys.argv[2]))
-    build(folder, shape)
-    print(json.dumps({"rows": shape.rows, "spine": shape.spine}))
+def work(folder: str, said: str) -> dict[str, Any]:
+    """Build the workload; what was built."""
+    shape = shape_of(json.loads(said))
+    build(Path(folder), shape)
+    return {"rows": shape.rows, "spine": shape.spine}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(work(*sys.argv[1:])))

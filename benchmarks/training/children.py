@@ -1,11 +1,13 @@
 """Runs one contender alone in a process, watches its memory, and says how it ended."""
 
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,19 @@ def run(
         return {"failed": f"{why} after {seconds:.0f} s", "peak_rss_mb": round(most, 1)}
     said: dict[str, Any] = json.loads(text.rstrip().rpartition("\n")[2])
     return said | {"process_s": round(seconds, 3)}
+
+
+def run_here(module: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Do the same work in this process, which nobody watches, and say the same of it."""
+    path, started = list(sys.path), time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            said: dict[str, Any] = importlib.import_module(module).work(*arguments)
+    finally:
+        # A project that is opened puts its folder there.
+        sys.path[:] = path
+    return said | {"process_s": round(time.perf_counter() - started, 3)}
 
 
 def require(found: dict[str, Any], what: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ are; which type a library stored them as does not count, and NaN for a missing n
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -45,12 +46,12 @@ def _typed(name: str, dtype: type[pl.DataType]) -> pl.Expr:
     return column.cast(dtype)
 
 
-def main() -> None:
+def work(request: str) -> dict[str, Any]:
     """The numbers of every file that the request names."""
-    asked = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    asked = json.loads(Path(request).read_text("utf-8"))
     found = {name: numbers(at, asked["types"]) for name, at in asked["results"].items()}
-    print(json.dumps({"numbers": found}))
+    return {"numbers": found}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(work(*sys.argv[1:])))

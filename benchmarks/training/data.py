@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks import ten_features
 from benchmarks.training.shapes import Shape, ViewShape
 
 SEED = 20261122
@@ -25,20 +26,8 @@ GAPS = 0.05
 GAP_DAYS = 6
 UNKNOWN = 0.02
 """Spine rows of customers whom no view knows, as a share of the customers."""
-NULLS = 0.02
 
-NUMBERS: dict[str, pl.DataType] = {
-    "cnt_7d": pl.Int64(),
-    "sum_7d": pl.Float64(),
-    "mean_7d": pl.Float64(),
-    "max_7d": pl.Float64(),
-    "min_7d": pl.Float64(),
-    "std_7d": pl.Float32(),
-    "ncat_7d": pl.Int32(),
-    "days_since": pl.Int32(),
-    "cnt_1d": pl.Int64(),
-    "sum_1d": pl.Float64(),
-}
+NUMBERS = ten_features.TYPES
 PROFILE: dict[str, pl.DataType] = {
     "segment": pl.String(),
     "country": pl.String(),
@@ -97,33 +86,11 @@ def _present(view: ViewShape, number: int, random: np.random.Generator) -> np.nd
 
 
 def _frame(view: ViewShape, keys: np.ndarray, random: np.random.Generator) -> pl.DataFrame:
-    cells = (_profile if view.kind == "profile" else _numbers)(len(keys), random)
+    cells = (_profile if view.kind == "profile" else ten_features.values)(len(keys), random)
     types = features_of(view)
     frame = pl.DataFrame({KEY: keys, **{name: cells[name] for name in types}})
     frame = frame.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items())
-    if "mean_7d" not in types:
-        return frame
-    known = pl.Series(random.random(len(keys)) >= NULLS)
-    return frame.with_columns(mean_7d=pl.when(known).then("mean_7d"))
-
-
-def _numbers(count: int, random: np.random.Generator) -> dict[str, Any]:
-    week = random.poisson(7, count)
-    total = np.round(random.gamma(2.0, 60.0, count) * np.maximum(week, 1), 2)
-    mean = np.round(total / np.maximum(week, 1), 4)
-    today = random.poisson(1, count)
-    return {
-        "cnt_7d": week,
-        "sum_7d": total,
-        "mean_7d": mean,
-        "max_7d": np.round(mean * random.uniform(1, 4, count), 2),
-        "min_7d": np.round(mean * random.uniform(0, 1, count), 2),
-        "std_7d": random.gamma(2.0, 20.0, count),
-        "ncat_7d": random.integers(0, 11, count),
-        "days_since": random.integers(0, 8, count),
-        "cnt_1d": today,
-        "sum_1d": np.round(random.gamma(2.0, 60.0, count) * today, 2),
-    }
+    return ten_features.with_missing(frame, random) if "mean_7d" in types else frame
 
 
 def _profile(count: int, random: np.random.Generator) -> dict[str, Any]:

@@ -70,9 +70,9 @@ WAYS: dict[str, Callable[[Store, Asked], pl.DataFrame | None]] = {
 }
 
 
-def main() -> None:
+def work(way: str, request: str) -> dict[str, Any]:
     """From opening the project to the end, timed; then write the frame for the comparison."""
-    way, asked = sys.argv[1], json.loads(Path(sys.argv[2]).read_text("utf-8"))
+    asked = json.loads(Path(request).read_text("utf-8"))
     imported = rss_mb()
     started, cpu = time.perf_counter(), time.process_time()
     store = Store(find_project(Path(asked["project"])))
@@ -89,7 +89,7 @@ def main() -> None:
     }
     if frame is not None and "result" in asked:
         frame.write_parquet(asked["result"])
-    print(json.dumps(said))
+    return said
 
 
 def forget(store: Store) -> None:
@@ -100,4 +100,4 @@ def forget(store: Store) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(work(*sys.argv[1:])))

@@ -5,10 +5,9 @@ from pathlib import Path
 from benchmarks.training import data
 from benchmarks.training.shapes import Shape, ViewShape
 
-VIEWS = "joined_views"
-PYPROJECT = f"""\
+PYPROJECT = """\
 [tool.lockstep]
-views = "{VIEWS}"
+views = "{views}"
 root = "lake"
 time_zone = "UTC"
 """
@@ -58,19 +57,20 @@ def {view}({view}_rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def write_project(folder: Path, shape: Shape) -> None:
     """Write pyproject.toml and the views."""
-    package = folder / VIEWS
+    views = f"{shape.name}_views"  # one process may open the projects of several workloads
+    package = folder / views
     package.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
+    (folder / "pyproject.toml").write_text(PYPROJECT.format(views=views), encoding="utf-8")
     (package / "__init__.py").touch()
     (package / "entities.py").write_text(ENTITY, encoding="utf-8")
     for view in shape.views:
-        (package / f"{view.name}.py").write_text(_view_file(view), encoding="utf-8")
+        (package / f"{view.name}.py").write_text(_view_file(view, views), encoding="utf-8")
 
 
-def _view_file(view: ViewShape) -> str:
+def _view_file(view: ViewShape, views: str) -> str:
     types = {name: f"pl.{dtype}" for name, dtype in data.features_of(view).items()}
     return VIEW.format(
-        views=VIEWS,
+        views=views,
         view=view.name,
         key=data.KEY,
         first=data.FIRST,

@@ -149,18 +149,18 @@ CONTENDERS: dict[str, Callable[[Request], pl.DataFrame | None]] = {
 }
 
 
-def main() -> None:
+def work(contender: str, request: str) -> dict[str, Any]:
     """Join, say how long it took, then write the result for the comparison."""
-    contender, asked = CONTENDERS[sys.argv[1]], json.loads(Path(sys.argv[2]).read_text("utf-8"))
+    join, asked = CONTENDERS[contender], json.loads(Path(request).read_text("utf-8"))
     started, cpu = time.perf_counter(), time.process_time()
-    frame = contender(asked)
+    frame = join(asked)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     said = {"seconds": seconds, "cpu_s": cpu, "peak_rss_mb": peak_rss_mb()}
     if frame is not None and asked.get("result"):
         said["rows"] = frame.height
         frame.write_parquet(asked["result"])
-    print(json.dumps(said))
+    return said
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(work(*sys.argv[1:])))

@@ -103,13 +103,13 @@ def sizes() -> Sizes:
 
 def quick_sizes() -> Sizes:
     """Sizes that show in seconds that it runs."""
-    numbers = ViewShape("txn_7d", "numbers", 400, 9, 3)
+    numbers = ViewShape("txn_7d", "numbers", 400, 7, 3)
     profile = replace(numbers, name="profile", kind="profile", ttl_days=None, share=0.05)
-    few = [ViewShape(f"view_{number:02}", "few", 50, 3, 3) for number in range(3)]
+    few = [ViewShape(f"view_{number:02}", "few", 50, 2, 3) for number in range(3)]
     return Sizes(
         joined=Shape("joined", (numbers, profile), 1000, restated=(5,)),
-        long=Shape("long", (replace(numbers, customers=50, days=12, ttl_days=30),), 500),
-        large=Shape("large", (replace(numbers, days=4),), 5000, peers=False),
+        long=Shape("long", (replace(numbers, customers=50, days=5, ttl_days=30),), 500),
+        large=Shape("large", (replace(numbers, days=3),), 5000, peers=False),
         wide=Shape("wide", tuple(few), 500, peers=False),
         views=(1, 2, 3),
         memory=400_000_000,
