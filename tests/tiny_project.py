@@ -150,7 +150,9 @@ def built_once(
 
 
 def files_of(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    """Return file → size, without what Python compiled."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: path.stat().st_size for path in files if path.parent.name != "__pycache__"}
 
 
 @pytest.fixture
