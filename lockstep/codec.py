@@ -26,15 +26,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from lockstep.errors import InputError, OnlineError
 from lockstep.keys import MAX_KEY_BYTES, bucket_of, decode_key, encode_key, encode_keys
 from lockstep.wire import column_type, fingerprint_of, schema_from, schema_to
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "HEADER_BYTES",
@@ -59,16 +61,14 @@ MAX_VERSION: Final = 2**30 - 1
 ROW: Final = 1
 TOMBSTONE: Final = 2
 _LAYOUT: Final = struct.Struct(">IbIBH4s")
-_LAYOUT_NUMPY: Final = np.dtype(
-    [
-        ("kind_and_version", ">u4"),
-        ("event_high", "i1"),
-        ("event_low", ">u4"),
-        ("days_before", "u1"),
-        ("revision", ">u2"),
-        ("fingerprint", "V4"),
-    ]
-)
+_LAYOUT_NUMPY: Final = [
+    ("kind_and_version", ">u4"),
+    ("event_high", "i1"),
+    ("event_low", ">u4"),
+    ("days_before", "u1"),
+    ("revision", ">u2"),
+    ("fingerprint", "V4"),
+]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = date(1970, 1, 1)
 _MAX_REVISION: Final = 2**16 - 1
@@ -274,7 +274,9 @@ class RowCodec:
         items = tuple(kind.wire for kind in self._types.values())
         return msgspec.msgpack.Decoder(tuple.__class_getitem__(items))
 
-    def _headers(self, frame: pl.DataFrame, version: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _headers(self, frame: pl.DataFrame, version: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+        import numpy as np  # a tenth of a second that readers, which never pack, do without
+
         _require_version(version)
         revisions = frame["revision"].to_numpy()
         if frame.height:

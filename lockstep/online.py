@@ -46,6 +46,7 @@ class Vectors:
         at: The instant that ages and expiry refer to (UTC).
         not_ready: View → why its rows may be incomplete; only views that were asked for.
         outage: Why the online store did not answer, if every cell is "error" because of that.
+        keys: Per entity type that was needed, the encoded key of every asked entity.
     """
 
     key_columns: Mapping[str, Sequence[int | str]] = field(repr=False)
@@ -57,6 +58,7 @@ class Vectors:
     at: datetime
     not_ready: Mapping[str, str] = field(default_factory=dict)
     outage: OnlineError | None = None
+    keys: Sequence[Sequence[bytes]] = field(default=(), repr=False)
 
     @cached_property
     def entities(self) -> Sequence[Mapping[str, int | str]]:

@@ -1,11 +1,14 @@
 """The served-feature log: what was answered lands, is ingested, and never costs a request."""
 
 import asyncio
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import polars as pl
 import pytest
@@ -13,10 +16,11 @@ import pytest
 from feature_assets.sources import SERVED_FEATURES
 from lockstep.errors import StoreError
 from lockstep.ingest import days_to_ingest, ingest
+from lockstep.keys import encode_key
 from lockstep.lake import Lake
 from lockstep.online import Vectors
 from lockstep.serving.plan import Plan, compile_plan
-from lockstep.serving.served_log import SCHEMA, SOURCE, ServedLog, is_sampled
+from lockstep.serving.served_log import SCHEMA, SOURCE, ServedLog, sampled
 from lockstep.stores.files import open_place
 from tests.serving_world import (
     CASES,
@@ -31,7 +35,7 @@ from tests.serving_world import (
     running,
 )
 
-HALF = 2**63
+HALF = 2**31
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +131,8 @@ def test_an_entity_is_followed_completely_or_not_at_all(logged: Any) -> None:
 
     rows = logged(ask, served_log_rate=0.5)
 
-    expected = {f"i{len(str(at))}:{at}" for at in users}
-    followed = {key for key in expected if is_sampled(key.encode(), HALF)}
+    expected = [f"i{len(str(at))}:{at}" for at in users]
+    followed = {expected[at] for at in sampled([key.encode() for key in expected], HALF)}
     by_feature = rows.group_by("view", "feature").agg(pl.col("key").unique())
     assert 150 < len(followed) < 250
     assert 4 == by_feature.height
@@ -199,7 +203,7 @@ def test_what_has_no_room_is_dropped_and_counted(tmp_path: Path) -> None:
         log.start()
         log.add(plan, vectors_of(plan), "a" * 32)
         log.add(plan, vectors_of(plan), "b" * 32)
-        await log.close()
+        await log.close(20)
         return log.written, log.dropped
 
     assert (10, 10) == asyncio.run(run())
@@ -230,12 +234,12 @@ def test_whatever_goes_wrong_costs_what_was_to_be_written_and_not_the_log(
             await asyncio.sleep(0)
         failing = False
         log.add(plan, vectors_of(plan), "c" * 32)
-        await log.close()
+        await log.close(20)
         return log.written, log.dropped
 
     assert (10, 20) == asyncio.run(run())
     assert "No space left on device" in caplog.text
-    assert "could not be made into rows" in caplog.text
+    assert "could not be taken into the log" in caplog.text
 
 
 def vectors_of(plan: Plan) -> Vectors:
@@ -249,7 +253,87 @@ def vectors_of(plan: Plan) -> Vectors:
         cells=[["missing"] * count for _ in plan.features],
         event_us={"spend": [None] * count},
         at=NOW,
+        keys=[[encode_key([user]) for user in range(count)]],
     )
+
+
+class Watched(float):
+    """A value whose end can be seen."""
+
+
+def test_what_waits_to_be_written_holds_sampled_rows_alone(tmp_path: Path) -> None:
+    """A request of hundreds of entities, of which few are sampled, must not be kept whole."""
+    plan = compile_plan(make_catalog(), ["spend:amount", "strict:score", "shops:open_days"])
+    users = range(500)
+    keys = [
+        [encode_key([user]) for user in users],
+        [encode_key(["pl", f"{user}"]) for user in users],
+    ]
+    columns: list[list[Any]] = [[Watched(user) for user in users] for _ in plan.features]
+    seen = [[weakref.ref(value) for value in column] for column in columns]
+    vectors = Vectors(
+        key_columns={},
+        features=plan.features,
+        types=plan.types,
+        columns=columns,
+        cells=[["present"] * 500 for _ in plan.features],
+        event_us={view.name: [0] * 500 for view in plan.views},
+        at=NOW,
+        keys=keys,
+    )
+
+    log = ServedLog(lambda: open_place(str(tmp_path)), 0.05, 3600)
+
+    log.add(plan, vectors, "a" * 32)
+    del vectors, columns
+    alive = [[at for at, value in enumerate(column) if value() is not None] for column in seen]
+
+    by_user, by_shop = (sampled(each, int(0.05 * 2**32)) for each in keys)
+    assert [by_user, by_user, by_shop] == alive
+    assert 10 < len(by_user) < 50
+    assert by_user != by_shop
+
+
+def test_which_entities_are_followed_is_the_same_everywhere() -> None:
+    """A number that any other process, release or language gets, too: the CRC-32 of the key."""
+    keys = [encode_key([user]) for user in range(100_000, 200_000)]
+    keys += [encode_key([f"user-{user:06x}"]) for user in range(100_000)]
+
+    assert 0xCBF43926 == crc32(b"123456789")
+    assert [0] == sampled([b"123456789"], 0xCBF43926 + 1)
+    assert [] == sampled([b"123456789"], 0xCBF43926)
+    assert 1800 < len(sampled(keys, int(0.01 * 2**32))) < 2200
+
+
+def test_a_slow_store_does_not_hold_up_the_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is on its way to the store, and what waits behind it, is dropped and counted."""
+    plan = compile_plan(make_catalog(), "spending_v1")
+    asked, answers = threading.Event(), threading.Event()
+
+    def place() -> Any:
+        asked.set()
+        answers.wait()
+        return open_place(str(tmp_path))
+
+    async def run() -> tuple[int, int]:
+        log = ServedLog(place, 1.0, 0.001)
+        log.start()
+        log.add(plan, vectors_of(plan), "a" * 32)
+        while not asked.is_set():  # noqa: ASYNC110 - a thread tells of it
+            await asyncio.sleep(0)
+        log.add(plan, vectors_of(plan), "b" * 32)
+        await log.close(0.01)
+        return log.written, log.dropped
+
+    found = asyncio.run(run())
+    others = [thread for thread in threading.enumerate() if not thread.daemon]
+    answers.set()
+
+    assert (0, 20) == found
+    assert [threading.main_thread()] == others
+    assert "20 cells are dropped" in caplog.text
 
 
 def test_a_place_that_cannot_even_be_opened_costs_only_the_log(tmp_path: Path) -> None:
@@ -262,7 +346,7 @@ def test_a_place_that_cannot_even_be_opened_costs_only_the_log(tmp_path: Path) -
         log = ServedLog(place, 1.0, 3600)
         log.start()
         log.add(plan, vectors_of(plan), "a" * 32)
-        await log.close()
+        await log.close(20)
         return log.written, log.dropped
 
     assert (0, 10) == asyncio.run(run())

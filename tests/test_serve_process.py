@@ -1,17 +1,9 @@
 """`lockstep serve` as a process: what it imports, what it prints, how it ends, what it hides."""
 
 import json
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 from pathlib import Path
 from typing import Any
@@ -20,139 +12,33 @@ from uuid import uuid4
 import polars as pl
 import pytest
 import redis
+import typer
 
-from lockstep.catalog import Catalog, discover
-from lockstep.project import find_project
+from lockstep.cli import app
 from lockstep.serving.auth import create_token
+from lockstep.serving.command import ServeOptions
 from lockstep.serving.settings import ServingSettings
-from lockstep.stores.redis import OnlineStore
-from tests.serving_world import LONG_AGO, US, Caller, push_frame
-
-HEAVY = {"dagster", "deltalake", "pandera", "soda", "soda_core", "duckdb", "pyarrow", "pandas"}
-CANARY = "canary-9f1c"
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - what a test is about
-DECLARATIONS = '''\
-"""What is served."""
-
-from datetime import date
-
-import polars as pl
-
-from lockstep import Entity, FeatureSet, Feature, Features, Source, feature_view
-
-USER = Entity("user", {"user_id": pl.Int64}, "Somebody.", buckets=2)
-VISITS = Source(
-    "visits",
-    {"user_id": pl.Int64, "at": pl.Datetime("us", "UTC")},
-    event_time="at",
-    unique_by=["user_id", "at"],
-    start=date(2026, 1, 1),
+from tests.serving_processes import (
+    CANARY,
+    Shop,
+    ask,
+    free_ports,
+    made_in,
+    refused,
+    serving,
 )
+from tests.serving_world import Caller
 
-
-class Profile(Features, entity=USER, owner="team:tests", ttl=None):
-    """A user."""
-
-    score = Feature(pl.Float64, "Score.")
-    email = Feature(pl.String, "E-mail address.", pii=True)
-
-
-@feature_view(Profile, inputs=[VISITS.trailing(days=1)])
-def profile(visits: pl.LazyFrame) -> pl.LazyFrame:
-    return visits
-
-
-SCORES_V1 = FeatureSet("scores_v1", [Profile.score], owner="team:tests")
-'''
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A project's folder with rows online."""
-
-    folder: Path
-    environment: Mapping[str, str]
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what a test is about
+HEAVY = {
+    *("dagster", "deltalake", "pandera", "soda", "soda_core", "duckdb", "pyarrow", "pandas"),
+    *("numpy", "pydantic", "typer", "rich"),
+}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Shop:
     return made_in(tmp_path_factory.mktemp("project") / "a project", redis_url)
-
-
-def made_in(folder: Path, url: str) -> Shop:
-    views = f"views_{uuid4().hex[:8]}"
-    (folder / views).mkdir(parents=True)
-    (folder / views / "__init__.py").touch()
-    (folder / views / "declared.py").write_text(DECLARATIONS, encoding="utf-8")
-    (folder / "pyproject.toml").write_text(
-        f'[tool.lockstep]\nviews = "{views}"\nroot = "lake"\ntime_zone = "UTC"\n'
-        "[tool.lockstep.serving]\nport = 0\n"
-    )
-    environment = {
-        **os.environ,
-        "LOCKSTEP_REDIS_URL": url,
-        "LOCKSTEP_ENV": views,
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-    }
-    frame = pl.DataFrame(
-        {"user_id": [1, 2], "score": [0.5, None], "email": [f"{CANARY}@example.com", "b"]}
-    ).with_columns(event_timestamp=pl.lit(LONG_AGO, US))
-    store = OnlineStore(url, namespace=f"lockstep:{views}")
-    store.ensure_ready()
-    push_frame(store, _catalog(folder).views["profile"], frame)
-    store.close()
-    return Shop(folder, environment)
-
-
-def _catalog(folder: Path) -> Catalog:
-    return discover(find_project(folder))
-
-
-@dataclass
-class Process(Caller):
-    """A running `lockstep serve`."""
-
-    process: "subprocess.Popen[str]" = None  # type: ignore[assignment]
-    log: Path = Path()
-
-    def end(self) -> int:
-        """Send SIGTERM; the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-
-@contextmanager
-def serving(
-    project: Shop, log: Path, *options: str, python: tuple[str, ...] = (), **variables: str
-) -> Iterator[Process]:
-    """Start `lockstep serve` and wait until it says where it listens."""
-    with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [sys.executable, *python, "-m", "lockstep", "serve", *options],
-            cwd=project.folder,
-            env={**project.environment, **variables},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    try:
-        ends = time.monotonic() + 30
-        while not (found := re.search(r"Listening on http://\S+:(\d+)", log.read_text("utf-8"))):
-            assert process.poll() is None, log.read_text("utf-8")
-            assert time.monotonic() < ends
-        yield Process(int(found[1]), process=process, log=log)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def ask(served: Caller, user: int = 1) -> Any:
-    asked = {"feature_set": "scores_v1", "entities": {"user_id": [user]}}
-    return served.post("/v1/features", asked)
 
 
 def test_it_serves_and_ends_with_zero(project: Shop, tmp_path: Path) -> None:
@@ -290,36 +176,96 @@ def test_no_secret_and_no_pii_gets_out_on_any_path(
     assert token.encode() not in everything
 
 
-def refused(project: Shop, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "lockstep", "serve", *options],
-        cwd=project.folder,
-        env={**project.environment, **variables},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def alone_or_shared() -> Any:
+    """The same with one process and with several: their supervisor must not try for ever."""
+    return pytest.mark.parametrize("workers", ["1", "2"])
 
 
+@alone_or_shared()
 def test_it_does_not_listen_for_others_unless_it_is_safe_or_told(
-    project: Shop, tmp_path: Path
+    project: Shop, tmp_path: Path, workers: str
 ) -> None:
-    done = refused(project, "--host", EVERYWHERE)
-    with serving(project, tmp_path / "log", "--host", EVERYWHERE, "--insecure") as served:
+    options = ("--host", EVERYWHERE, "--port", str(free_ports(3)), "--workers", workers)
+    done = refused(project, *options)
+    with serving(project, tmp_path / "log", *options, "--insecure") as served:
         let_in = served.get("/healthz").status
+        status = served.end()
 
     assert 2 == done.returncode
-    assert "nobody needs a token" in done.stderr
-    assert (200, True) == (let_in, "Insecure: nobody needs a token." in served.said)
+    assert 1 == done.stderr.count("nobody needs a token")
+    assert (200, 0) == (let_in, status)
+    assert "Insecure: nobody needs a token." in served.said
 
 
-def test_a_port_that_is_taken_is_said(project: Shop, tmp_path: Path) -> None:
+@alone_or_shared()
+def test_a_port_that_is_taken_is_said(project: Shop, tmp_path: Path, workers: str) -> None:
     with serving(project, tmp_path / "log") as served:
-        done = refused(project, "--port", str(served.port))
+        done = refused(project, "--port", str(served.port), "--workers", workers)
 
     assert 2 == done.returncode
-    assert "Address already in use" in done.stderr
+    assert 1 == done.stderr.count("Address already in use")
+
+
+@alone_or_shared()
+def test_a_tokens_file_that_is_broken_is_said(project: Shop, tmp_path: Path, workers: str) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text("this is no TOML")
+    options = ("--port", str(free_ports(3)), "--workers", workers)
+    done = refused(project, *options, LOCKSTEP_TOKENS=str(tokens))
+
+    assert 2 == done.returncode
+    assert 1 == done.stderr.count(str(tokens))
+
+
+def test_a_store_that_hangs_does_not_hold_up_the_end(project: Shop, tmp_path: Path) -> None:
+    """The landing zone is on a store that takes connections and never says anything."""
+    settings = project.folder / "pyproject.toml"
+    before = settings.read_text()
+    settings.write_text(before + "served_log_rate = 1.0\nserved_log_seconds = 3600\n")
+    with settings.open("a") as file:
+        file.write("drain_seconds = 1\n")
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            store = {
+                "LOCKSTEP_ROOT": "s3://bucket/lake",
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+                "AWS_ALLOW_HTTP": "true",
+                "AWS_ACCESS_KEY_ID": "nobody",
+                "AWS_SECRET_ACCESS_KEY": "none",
+                "AWS_REGION": "nowhere",
+            }
+            with serving(project, tmp_path / "log", **store) as served:
+                ask(served)
+                status = served.end()
+    finally:
+        settings.write_text(before)
+
+    assert 0 == status
+    assert "1 cells are dropped, for they could not be written" in served.said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--host", "h", "--port=7", "--workers", "2", "--insecure"],
+        ["--deadline-ms", "5", "--max-in-flight", "6", "--max-queue", "7", "--worker", "1"],
+        ["--port", "-1"],
+        ["--port", "1", "--port", "2"],
+        [],
+    ],
+)
+def test_both_command_lines_read_the_same_options(words: list[str]) -> None:
+    command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    with command.make_context("serve", list(words)) as context:
+        full = ServeOptions(**context.params)
+
+    assert full == ServeOptions.read(words)
+    assert full == ServeOptions.read(full.words())
+
+
+@pytest.mark.parametrize("word", ["-h", "--help", "--nope", "--port", "--port=x", "--por=1", "x"])
+def test_help_and_mistakes_are_left_to_the_full_command_line(word: str) -> None:
+    assert ServeOptions.read([word]) is None
 
 
 @pytest.mark.parametrize(
@@ -344,64 +290,3 @@ def test_options_win_over_the_settings() -> None:
 
     assert 7 == settings.overridden(deadline_ms=7, port=None).deadline_ms
     assert 3 == settings.overridden(deadline_ms=7).max_queue
-
-
-def test_workers_share_a_port_and_each_has_one_of_its_own(project: Shop, tmp_path: Path) -> None:
-    port = free_ports(3)
-    options = ("--port", str(port), "--workers", "2")
-    with serving(project, tmp_path / "log", *options) as served:
-        answers = {ask(served).json["statuses"][0][0] for _ in range(20)}
-        counted = [metric_of(port + 1 + at) for at in range(2)]
-        before = pid_of(served, 1)
-        os.kill(before, signal.SIGKILL)
-        ends = time.monotonic() + 30
-        while served.said.count("Listening on") < 3:
-            assert time.monotonic() < ends
-        again = Caller(port + 2).get("/healthz").status
-        status = served.end()
-
-    assert {"present"} == answers
-    assert 20 == sum(counted)
-    assert "Worker 1 ended with -9." in served.said
-    assert (200, 0) == (again, status)
-
-
-def free_ports(count: int) -> int:
-    """The first of some ports in a row that nobody listens on."""
-    while True:
-        with ExitStack() as stack:
-            first = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            start: int = first.getsockname()[1]
-            try:
-                for at in range(1, count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", start + at)))
-            except (OSError, OverflowError):
-                continue
-            return start
-
-
-def metric_of(port: int) -> float:
-    name = 'lockstep_requests_total{route="/v1/features",status="200"}'
-    ends = time.monotonic() + 30
-    while True:
-        try:
-            body = Caller(port).get("/metrics").body.decode()
-        except ConnectionRefusedError:
-            assert time.monotonic() < ends
-            continue
-        found = re.search(rf"^{re.escape(name)} (\S+)$", body, re.MULTILINE)
-        return float(found[1]) if found else 0.0
-
-
-def pid_of(served: Process, worker: int) -> int:
-    """The process of a worker, found by its command line."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == served.process.pid and words[-3:-1] == [b"--worker", b"%d" % worker]:
-            return int(folder.name)
-    message = f"There is no worker {worker}."
-    raise AssertionError(message)

@@ -1,67 +1,44 @@
 """`serve` and `token create`: the feature service, and who may ask it."""
 
-import sys
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from inspect import Parameter, Signature
+from typing import Annotated, Any
 
 import typer
 
 from lockstep.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lockstep.project import Project
-    from lockstep.serving.settings import ServingSettings
+from lockstep.serving import command
 
 app = typer.Typer(no_args_is_help=True, help="Create bearer tokens for the feature service.")
 
 
-def serve(
-    *,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port; 0 is any free one.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that share the port.")] = None,
-    deadline_ms: Annotated[
-        int | None, typer.Option(help="What a request may wait for the online store.")
-    ] = None,
-    max_in_flight: Annotated[
-        int | None, typer.Option(help="Requests that are answered at the same time.")
-    ] = None,
-    max_queue: Annotated[
-        int | None, typer.Option(help="Requests that may wait; beyond it they are shed.")
-    ] = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure",
-            help="Listen for other machines without tokens, or with an unprotected Redis.",
-        ),
-    ] = False,
-    worker: Annotated[int | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Serve feature vectors over HTTP until SIGTERM; needs neither Dagster nor the lake.
+def serve(**options: Any) -> None:  # noqa: D103 - what its help says is said once, beside its options
+    raise typer.Exit(command.serve(command.ServeOptions(**options)))
 
-    Options win over [tool.lockstep.serving].
-    """
-    from lockstep.project import find_project
 
-    project = find_project()
-    settings = _settings(project).overridden(
-        host=host,
-        port=port,
-        workers=workers,
-        deadline_ms=deadline_ms,
-        max_in_flight=max_in_flight,
-        max_queue=max_queue,
-    )
-    if settings.workers > 1 and worker is None:
-        from lockstep.serving.process import configure_logging
-        from lockstep.serving.workers import supervise
+def _parameters() -> list[Parameter]:
+    """Return the options as Typer reads those of a function."""
+    return [
+        Parameter(
+            option.name,
+            Parameter.KEYWORD_ONLY,
+            default=option.default,
+            annotation=Annotated[
+                option.type,
+                typer.Option(
+                    command.flag_of(option.name),
+                    help=option.metadata["help"],
+                    hidden=not option.metadata["help"],
+                ),
+            ],
+        )
+        for option in fields(command.ServeOptions)
+    ]
 
-        configure_logging()
-        raise typer.Exit(supervise(settings, sys.argv[2:]))
-    from lockstep.serving.process import run
 
-    raise typer.Exit(run(project, settings, insecure=insecure, worker=worker))
+serve.__doc__ = command.HELP
+serve.__signature__ = Signature(_parameters())  # type: ignore[attr-defined]
 
 
 @app.command("create")
@@ -89,7 +66,7 @@ def create(
     from lockstep.serving.auth import METRICS, PII, create_token
 
     project = find_project()
-    path = _settings(project).tokens
+    path = command.settings_of(project).tokens
     if path is None:
         raise ConfigError(
             "The project has no file for tokens.",
@@ -101,15 +78,6 @@ def create(
     token = create_token(Path(path), name, scopes, _instant(expires))
     note(f"The hash of the token of {name} is in {path}. The token is shown this once:")
     say(token)
-
-
-def _settings(project: "Project") -> "ServingSettings":
-    import os
-
-    from lockstep.serving.settings import ServingSettings
-
-    tokens = os.environ.get("LOCKSTEP_TOKENS")
-    return ServingSettings.parse(project.serving, tokens, project.folder)
 
 
 def _instant(text: str | None) -> datetime | None:

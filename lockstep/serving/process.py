@@ -1,16 +1,13 @@
-"""What `lockstep serve` runs: the checks before it listens, and one process or several."""
-
-import logging
-import sys
-from typing import Final
+"""What `lockstep serve` runs: the checks before it listens, and the service."""
 
 from lockstep.catalog import discover
 from lockstep.clock import utc_now
 from lockstep.project import Project
 from lockstep.serving.aclient import AsyncClient
 from lockstep.serving.client import url_of
+from lockstep.serving.lifeline import line_to_supervisor
+from lockstep.serving.messages import LOGGER, configure_logging
 from lockstep.serving.server import (
-    LOGGER,
     Service,
     bound_socket,
     require_safe,
@@ -20,8 +17,6 @@ from lockstep.serving.server import (
 from lockstep.serving.settings import ServingSettings
 from lockstep.serving.tracing import Tracing, tracing_from
 from lockstep.stores.address import Address
-
-_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 
 
 def run(
@@ -51,7 +46,8 @@ def run(
     client = client_class(tracing)(
         catalog, url, namespace=project.namespace, deadline=settings.deadline
     )
-    serve(Service(project, catalog, client, settings, tracing, utc_now), listening)
+    line = None if worker is None else line_to_supervisor()
+    serve(Service(project, catalog, client, settings, tracing, utc_now), listening, line)
     return 0
 
 
@@ -62,9 +58,3 @@ def client_class(tracing: Tracing) -> type[AsyncClient]:
     from lockstep.serving.traced import TracedClient
 
     return TracedClient
-
-
-def configure_logging() -> None:
-    """Log to stderr, a line per event; what uvicorn says of single requests is left out."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=_FORMAT)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

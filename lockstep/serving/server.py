@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import signal
 import socket
 import sys
@@ -26,6 +25,9 @@ from lockstep.serving.admission import Admission
 from lockstep.serving.answering import Answering
 from lockstep.serving.app import App
 from lockstep.serving.auth import Caller, Tokens
+from lockstep.serving.daemon import in_daemon
+from lockstep.serving.lifeline import say_ready
+from lockstep.serving.messages import LOGGER
 from lockstep.serving.openapi import document
 from lockstep.serving.protocol import GuardedProtocol
 from lockstep.serving.served_log import ServedLog
@@ -35,7 +37,6 @@ from lockstep.serving.tracing import Tracing
 from lockstep.stores.address import Address
 from lockstep.stores.files import open_place
 
-LOGGER: Final = logging.getLogger("lockstep.serving")
 _SWEEP_SECONDS: Final = 0.25
 _BACKLOG: Final = 2048
 _CLOSING_SECONDS: Final = 0.05
@@ -44,6 +45,8 @@ _CLOSING_SECONDS: Final = 0.05
 _ALLOCATIONS: Final = 20_000
 # A thread that writes the log must not hold the interpreter for the default 5 ms.
 _SWITCH_SECONDS: Final = 0.0005
+_LAST_SECONDS: Final = 1.0
+"""The log gets them even if requests took all of `drain_seconds`."""
 
 
 class Service:
@@ -110,11 +113,19 @@ class Service:
         if self._client.watch.problem is not None:
             LOGGER.warning("Not ready: %s", self._client.watch.problem)
 
-    async def stop(self) -> None:
-        """Write what waits to be written, and close every connection."""
-        await self._log.close()
+    async def stop(self, seconds: float) -> None:
+        """Write the log and send the spans, for so many seconds at most; close the connections."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        spans = asyncio.create_task(in_daemon(self._tracing.close))
+        await self._log.close(seconds)
+        _, late = await asyncio.wait([spans], timeout=max(0.0, ends - loop.time()))
+        if late:
+            spans.cancel()
+            LOGGER.warning("Spans that had not been sent yet are lost: their collector is slow.")
+        else:
+            spans.result()
         await self._client.close()
-        await asyncio.to_thread(self._tracing.close)
         await asyncio.sleep(_CLOSING_SECONDS)
 
     def tick(self) -> None:
@@ -125,7 +136,7 @@ class Service:
             if self._tokens.refresh():
                 LOGGER.info("The tokens' file was read again.")
         except ConfigError as error:
-            LOGGER.error("%s The tokens read before still count.", error)  # noqa: TRY400
+            LOGGER.error("%s The tokens read before still count.", error)
 
     def readiness(self) -> tuple[str | None, int]:
         """Return why requests should go elsewhere, or None, and how many views are not ready."""
@@ -179,9 +190,15 @@ class Server(uvicorn.Server):
     Args:
         service: What answers.
         on_ready: Called with the port once requests are answered.
+        line: A worker's line to its supervisor; the server stops when the other end is gone.
     """
 
-    def __init__(self, service: Service, on_ready: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        on_ready: Callable[[int], None] = lambda _: None,
+        line: socket.socket | None = None,
+    ) -> None:
         settings = service.settings
         protocol = type("Protocol", (GuardedProtocol,), {"settings": settings})
         super().__init__(
@@ -203,22 +220,30 @@ class Server(uvicorn.Server):
         )
         self._service: Final = service
         self._on_ready: Final = on_ready
+        self._line: Final = line
         self._sweeping: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Warm up, then listen."""
         await self._service.start()
         await super().startup(sockets)
-        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.create_task(self._sweep())
+        if self._line is not None:
+            loop.add_reader(self._line, self._left_alone)
         self._on_ready((sockets or [self.servers[0].sockets[0]])[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, finish what was begun, write the log."""
+        """Stop listening, finish what was begun, write the log: all within `drain_seconds`."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._service.settings.drain_seconds
         self._service.draining = True
+        if self._line is not None:
+            loop.remove_reader(self._line)
         await super().shutdown(sockets)
         if self._sweeping is not None:
             self._sweeping.cancel()
-        await self._service.stop()
+        await self._service.stop(max(ends - loop.time(), _LAST_SECONDS))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -233,6 +258,13 @@ class Server(uvicorn.Server):
             for sig, handler in before.items():
                 signal.signal(sig, handler)
 
+    def _left_alone(self) -> None:
+        """Stop: the supervisor says nothing on the line, so what there is to read is its end."""
+        if self._line is not None:
+            asyncio.get_running_loop().remove_reader(self._line)
+        LOGGER.error("The supervisor of the workers is gone; this one stops.")
+        self.should_exit = True
+
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -246,8 +278,15 @@ class Server(uvicorn.Server):
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(service: Service, listening: list[socket.socket]) -> None:
-    """Answer requests until SIGTERM or SIGINT; then drain and return."""
+def serve(
+    service: Service, listening: list[socket.socket], line: socket.socket | None = None
+) -> None:
+    """Answer requests until SIGTERM or SIGINT; then drain and return.
+
+    Args:
+        line: A worker's line to its supervisor, told when requests are answered. When its other
+            end is gone, the service stops, too.
+    """
     sys.setswitchinterval(_SWITCH_SECONDS)
 
     def ready(port: int) -> None:
@@ -257,8 +296,10 @@ def serve(service: Service, listening: list[socket.socket]) -> None:
         gc.set_threshold(_ALLOCATIONS)
         host = service.settings.host
         LOGGER.info("Listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        if line is not None:
+            say_ready(line)
 
-    Server(service, ready).run(sockets=listening)
+    Server(service, ready, line).run(sockets=listening)
 
 
 def bound_socket(settings: ServingSettings, *, worker: int | None = None) -> socket.socket:

@@ -288,6 +288,7 @@ class FetchSteps:
             at=at,
             not_ready={v.name: not_ready[v.name] for v in plan.views if v.name in not_ready},
             outage=outage,
+            keys=asked.keys,
         )
 
     def _spared(self) -> OnlineError:
