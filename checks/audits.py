@@ -15,9 +15,9 @@ _WORDS: Final[Mapping[CheckName, str]] = {
     "completeness": "Row count and fill rates are as promised (Soda); NaN counts as missing.",
 }
 _REFERENCES: Final[Mapping[ReferenceKind, str]] = {
-    "auto": "the newest kept training set, else of the 28 days before",
+    "auto": "the newest kept training set, else of 28 calm days before",
     "training": "the newest kept training set",
-    "trailing": "the 28 days before",
+    "trailing": "28 calm days before",
     "weekday": "the same weekday of the weeks before",
 }
 
@@ -54,6 +54,8 @@ def _cardinality(contract: Contract) -> Iterator[str]:
         yield f"At most {contract.max_rows:,} rows."
     if contract.max_growth is not None:
         yield f"At most {contract.max_growth:g} times the rows of the days before."
+    if contract.max_shrink is not None:
+        yield f"Warns below 1/{contract.max_shrink:g} of the usual rows."
     if contract.max_new_entities is not None:
         yield f"Warns above {contract.max_new_entities:.1%} of new entities."
     else:

@@ -66,8 +66,8 @@ class ViewDays:
             shown |= drift_shown(outcome.drift.values(), stable=outcome.day in self.pictured)
         if verdict.passed:
             return shown
-        if verdict.check == "contract" and outcome.failing_rows is not None:
-            shown["failing_rows"] = self._rows(outcome.failing_rows)
+        if verdict.check in outcome.failing_rows:
+            shown["failing_rows"] = self._rows(outcome.failing_rows[verdict.check])
         if verdict.blocks:
             shown |= self._quarantined(outcome)
         prefix = str(self.store.project.alerts.get("runbooks", RUNBOOKS))
@@ -75,12 +75,15 @@ class ViewDays:
         return shown | {"severity": verdict.severity, "runbook": link(page)}
 
     def _rows(self, failing: pl.DataFrame) -> dg.TableMetadataValue:
-        """Return the first rows that break the contract, keys and PII masked."""
+        """Return the first rows that fail a check, keys and PII masked where they have a value."""
         columns = failing.head(FAILING_ROWS).select(pl.exclude("event_timestamp"))
         keys = set(self.view.contract.keys)
         shown = masked(self.view, columns)
         rows = [
-            [MASK if name in keys else _cell(value) for name, value in row.items()]
+            [
+                _cell(MASK if name in keys and value is not None else value)
+                for name, value in row.items()
+            ]
             for row in shown.iter_rows(named=True)
         ]
         return table(shown.columns, rows)

@@ -12,7 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from lockstep.drift import REFERENCE_DAYS, Drift, compared_with, measure, reference_of
+from lockstep.drift import REACH_DAYS, Drift, Over, compared_with, measure, reference_of
+from lockstep.episodes import over_limit
 from lockstep.lake import Lake
 from lockstep.profile import ColumnProfile, EntityCounts, TrainedOn, profile
 from lockstep.quarantine import Quarantine, Quarantined
@@ -90,14 +91,17 @@ def beside(lake: Lake, view: FeatureView, item: Quarantined) -> list[Beside]:
     head = lake.table(view).head_or_none()
     committed = {d: r.revision for d, r in head.days.items() if d <= day} if head else {}
     last = max(committed, default=None)
-    reach = day - timedelta(days=REFERENCE_DAYS)
+    reach = day - timedelta(days=REACH_DAYS)
     near = {d: revision for d, revision in committed.items() if d >= reach or d == last}
     known = lake.profiles(view.name, near)
     trained = lake.training_reference(view.name)
+    over = over_limit(view.contract, {d: head.days[d] for d in near} if head else {})
     certified = known.get(last, {}) if last is not None else {}
     label = f"{last}, revision {committed[last]}" if last is not None else ""
     found = [
-        compared(view.contract, name, seen[name], day, known, trained, certified.get(name), label)
+        compared(
+            view.contract, name, seen[name], day, known, trained, certified.get(name), label, over
+        )
         for name in view.contract.features
         if name in seen
     ]
@@ -128,11 +132,12 @@ def compared(
     trained: Mapping[str, TrainedOn],
     certified: ColumnProfile | None,
     label: str,
+    over: Over,
 ) -> Beside:
     """Return one feature beside the last certified day and the reference of its day. Pure."""
     feature = contract.features[name]
-    before, against = compared_with(contract, name, day, days, trained)
-    reference = reference_of(contract, name, day, days, trained)
+    before, against = compared_with(contract, name, day, days, trained, over)
+    reference = reference_of(contract, name, day, days, trained, over)
     drift = measure(name, seen, reference) if reference is not None else None
     sides = [_side("quarantined", [seen], feature)]
     if certified is not None:
@@ -141,10 +146,11 @@ def compared(
         sides.append(_side(against, before, feature))
     broken = list(_broken(feature, seen))
     moved = list(_moved(seen, certified, feature)) if certified is not None else []
-    over = [_over(drift)] if drift is not None and drift.over else []
+    far_off = " and ".join(str(each) for each in drift.exceeded) if drift is not None else ""
+    too_far = [f"{far_off} against {drift.against}"] if drift is not None and far_off else []
     far = max([drift.psi or 0.0 if drift else 0.0, *(by for by, _ in moved)])
     words = [words for by, words in sorted(moved, reverse=True)]
-    return Beside(name, feature.pii, sides, drift, [*broken, *over, *words], len(broken), far)
+    return Beside(name, feature.pii, sides, drift, [*broken, *too_far, *words], len(broken), far)
 
 
 def _broken(feature: Feature, seen: ColumnProfile) -> Iterator[str]:
@@ -168,16 +174,6 @@ def _broken(feature: Feature, seen: ColumnProfile) -> Iterator[str]:
 
 def _value(number: float, feature: Feature) -> str:
     return "" if feature.pii else f"{number:.4g} "
-
-
-def _over(drift: Drift) -> str:
-    limits = (("PSI", drift.psi, drift.limit), ("KL", drift.kl, drift.kl_limit))
-    over = [
-        f"{word} {value:.2f} (limit {limit:g})"
-        for word, value, limit in limits
-        if value is not None and limit is not None and value > limit
-    ]
-    return f"{' and '.join(over)} against {drift.against}"
 
 
 def _moved(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Final, Literal, TypeAlias
@@ -15,7 +15,14 @@ from lockstep.time import decode_revisions, is_valid
 
 Kind: TypeAlias = Literal["mismatch", "missing", "extra", "stale"]
 Cause: TypeAlias = Literal[
-    "not pushed", "partial push", "evicted", "deleted", "expired", "another writer", "put back"
+    "not pushed",
+    "partial push",
+    "evicted",
+    "deleted",
+    "expired",
+    "another writer",
+    "put back",
+    "moving",
 ]
 KINDS: Final[tuple[Kind, ...]] = ("mismatch", "missing", "extra", "stale")
 WORDS: Final[Mapping[Cause, str]] = {
@@ -26,7 +33,11 @@ WORDS: Final[Mapping[Cause, str]] = {
     "expired": "what is stored has expired, and nothing newer was pushed",
     "another writer": "bytes are there that no push of this table wrote",
     "put back": "older rows came back after the push, as from a restored server",
+    "moving": "it was committed to or pushed each time that it was compared, so nobody can say",
 }
+
+PENDING: Final[frozenset[Cause]] = frozenset({"not pushed", "expired"})
+"""What a push of the committed days puts right, and nobody else has brought about."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,12 @@ def _readable(key: bytes) -> tuple[int | str, ...]:
         return decode_key(key)
     except InputError:  # nothing that a push wrote
         return (repr(key),)
+
+
+def unblamed(difference: Difference) -> Difference:
+    """Return what is said of it if what was committed and sealed changed while it was read."""
+    pending = difference.cause in PENDING
+    return difference if pending else replace(difference, cause="moving")
 
 
 def likely_cause(differences: Iterable[Difference]) -> str:

@@ -4,12 +4,13 @@ Nothing here reads a frame: a profile that was made against a reference holds th
 reference's bins, and the numbers of any day can be found again from what is kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from itertools import pairwise
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -18,14 +19,19 @@ from lockstep.profile import TOP_VALUES, ColumnProfile, Floats, TrainedOn
 from lockstep.schema import Contract, Feature
 
 REFERENCE_DAYS: Final = 28
+REACH_DAYS: Final = 2 * REFERENCE_DAYS
+"""No day before these is compared with."""
 LEAST_REFERENCE_DAYS: Final = 7
 LEAST_WEEKDAYS: Final = 2
-"""Of the same weekday; four lie within the reference days."""
+"""Of the same weekday; four are as long as the reference days."""
 BINS: Final = 10
 LEAST_IN_BIN: Final = 20
 """Rows of a usual day in a bin. With fewer, chance alone moves PSI by as much as limits allow."""
 SMALLEST_SHARE: Final = 1e-4
 """Stands in for an empty bin, whose logarithm would be infinite; of few rows, half a row does."""
+Over: TypeAlias = Mapping[date, Collection[str]]
+"""Committed day → the features that were over their limit when it was judged."""
+_NONE: Final[Over] = MappingProxyType({})
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -44,6 +50,18 @@ class Bin:
     expected: float
     actual: float
     psi: float
+
+
+@dataclass(frozen=True)
+class Exceeded:
+    """A number that is over its limit."""
+
+    word: Literal["PSI", "KL"]
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.word} {self.value:.2f} (limit {self.limit:g})"
 
 
 @dataclass(frozen=True)
@@ -68,13 +86,26 @@ class Drift:
     kl_limit: float | None = None
 
     @property
+    def exceeded(self) -> Sequence[Exceeded]:
+        """What is over its limit: PSI, KL, both, or nothing."""
+        return exceeded(self.psi, self.limit, self.kl, self.kl_limit)
+
+    @property
     def over(self) -> bool:
         """Whether a limit is exceeded."""
-        return _exceeds(self.psi, self.limit) or _exceeds(self.kl, self.kl_limit)
+        return bool(self.exceeded)
 
 
-def _exceeds(value: float | None, limit: float | None) -> bool:
-    return value is not None and limit is not None and value > limit
+def exceeded(
+    psi: float | None, max_psi: float | None, kl: float | None, max_kl: float | None
+) -> tuple[Exceeded, ...]:
+    """Return which of the two numbers are over their limits, PSI first."""
+    found: list[Exceeded] = []
+    if psi is not None and max_psi is not None and psi > max_psi:
+        found.append(Exceeded("PSI", psi, max_psi))
+    if kl is not None and max_kl is not None and kl > max_kl:
+        found.append(Exceeded("KL", kl, max_kl))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -119,15 +150,18 @@ def reference_of(
     day: date,
     days: Mapping[date, Mapping[str, ColumnProfile]],
     trained: Mapping[str, TrainedOn],
+    over: Over = _NONE,
 ) -> Reference | None:
     """Return what a feature of a day is compared with; None if there is none, or not enough.
 
     Args:
-        days: Day → feature → profile. Of these only the 28 days before the day count, whatever
+        days: Day → feature → profile. Of these only the 56 days before the day count, whatever
             else is there.
         trained: Feature → what it looked like in the newest training set that is kept.
+        over: Days on which the feature was over its limit are left out, as long as enough others
+            are there: a fault that lasts must not become what it is compared with.
     """
-    columns, against = compared_with(contract, feature, day, days, trained)
+    columns, against = compared_with(contract, feature, day, days, trained, over)
     return _reference(columns, contract.features[feature], against) if columns else None
 
 
@@ -137,6 +171,7 @@ def compared_with(
     day: date,
     days: Mapping[date, Mapping[str, ColumnProfile]],
     trained: Mapping[str, TrainedOn],
+    over: Over = _NONE,
 ) -> tuple[list[ColumnProfile], str]:
     """Return the profiles that make the reference, and it in words; none if there is none."""
     declared = contract.features[feature]
@@ -148,12 +183,16 @@ def compared_with(
     if contract.reference == "training":
         return [], ""
     before = _days_before(contract, day, days)
-    columns = [column for d in before if (column := days[d].get(feature)) and column.rows]
-    if len(columns) < _least(contract):
+    there = [d for d in before if (column := days[d].get(feature)) and column.rows]
+    calm = [d for d in there if feature not in over.get(d, ())]
+    chosen = (calm if len(calm) >= _least(contract) else there)[: _most(contract)]
+    if len(chosen) < _least(contract):
         return [], ""
-    kind = f"the {len(columns)} {_WEEKDAYS[day.weekday()]}s before"
-    trailing = f"{len(columns)} earlier days"
-    return columns, kind if contract.reference == "weekday" else trailing
+    kind = f"the {len(chosen)} {_WEEKDAYS[day.weekday()]}s before"
+    against = kind if contract.reference == "weekday" else f"{len(chosen)} earlier days"
+    skipped = chosen != there[: len(chosen)]
+    said = f"{against} within the limit" if skipped else against
+    return [days[d][feature] for d in chosen], said
 
 
 def references_of(
@@ -161,9 +200,12 @@ def references_of(
     day: date,
     days: Mapping[date, Mapping[str, ColumnProfile]],
     trained: Mapping[str, TrainedOn],
+    over: Over = _NONE,
 ) -> dict[str, Reference]:
     """Return feature → what it is compared with, for the features that have a reference."""
-    found = {name: reference_of(contract, name, day, days, trained) for name in contract.features}
+    found = {
+        name: reference_of(contract, name, day, days, trained, over) for name in contract.features
+    }
     return {name: reference for name, reference in found.items() if reference is not None}
 
 
@@ -250,11 +292,19 @@ def _usable(profile: ColumnProfile, feature: Feature) -> bool:
     return bool(profile.sketch if feature.numeric else profile.counts)
 
 
+def _step(contract: Contract) -> int:
+    return 7 if contract.reference == "weekday" else 1
+
+
 def _days_before(contract: Contract, day: date, days: Mapping[date, object]) -> list[date]:
-    step = 7 if contract.reference == "weekday" else 1
-    last = day.toordinal()
-    near = [date.fromordinal(last - n) for n in range(step, REFERENCE_DAYS + 1, step)]
+    """Return the days that may be compared with, the newest first."""
+    last, step = day.toordinal(), _step(contract)
+    near = [date.fromordinal(last - n) for n in range(step, REACH_DAYS + 1, step)]
     return [d for d in near if d in days]
+
+
+def _most(contract: Contract) -> int:
+    return REFERENCE_DAYS // _step(contract)
 
 
 def _least(contract: Contract) -> int:

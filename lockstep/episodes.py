@@ -4,12 +4,15 @@ Nothing is counted as it happens. A streak is read from what the committed days'
 the order of the days; so reruns, restarts and the order of runs can't change it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
+from lockstep.drift import Exceeded, exceeded
 from lockstep.lake import Lake
+from lockstep.schema import Contract, Feature
+from lockstep.stores.day_index import DayRecord
 from lockstep.view import FeatureView
 
 WINDOWS: Final = 3
@@ -23,15 +26,13 @@ class Streak:
     Attributes:
         feature: `view:feature`.
         days: Ascending; empty if the newest committed day is not over the limit.
-        psi: The index of each of these days.
-        limit: Of the newest committed day.
+        exceeded: What was over its limit on each of these days: PSI, KL, or both.
         first: The first of the days: with the feature it names the episode. None if there is none.
     """
 
     feature: str
     days: Sequence[date]
-    psi: Sequence[float]
-    limit: float
+    exceeded: Sequence[Sequence[Exceeded]]
     first: date | None
 
     @property
@@ -60,21 +61,29 @@ def fold(view: FeatureView, numbers: Mapping[date, Mapping[str, float]]) -> dict
     newest_first = sorted(numbers, reverse=True)
     found = {}
     for name, feature in view.contract.features.items():
-        limit = _limit(name, feature.max_psi, (numbers[day] for day in newest_first[:1]))
-        if limit is None:
+        if not any(_limits(feature, numbers[newest_first[0]] if newest_first else {})):
             continue
         days: list[date] = []
+        over: list[Sequence[Exceeded]] = []
         for day in newest_first:
-            if not _over(name, numbers[day], feature.max_psi):
+            what = _exceeded(feature, numbers[day])
+            if not what:
                 break
             days.insert(0, day)
-        found[f"{view.name}:{name}"] = Streak(
-            f"{view.name}:{name}",
-            tuple(days),
-            tuple(numbers[day][f"psi:{name}"] for day in days),
-            limit,
-            days[0] if days else None,
-        )
+            over.insert(0, what)
+        first = days[0] if days else None
+        streak = Streak(f"{view.name}:{name}", tuple(days), tuple(over), first)
+        found[streak.feature] = streak
+    return found
+
+
+def over_limit(contract: Contract, records: Mapping[date, DayRecord]) -> dict[date, frozenset[str]]:
+    """Return committed day → the features that were over their limit when it was judged."""
+    found = {}
+    for day, record in records.items():
+        numbers = drift_numbers(record.note)
+        features = contract.features.items()
+        found[day] = frozenset(name for name, of in features if _exceeded(of, numbers))
     return found
 
 
@@ -87,18 +96,16 @@ def drift_numbers(note: Mapping[str, Any]) -> Mapping[str, float]:
     return {}
 
 
-def _limit(
-    name: str, declared: float | None, numbers: Iterable[Mapping[str, float]]
-) -> float | None:
-    """Return the limit that a day was judged by; what is declared now if it does not say."""
-    return next((of.get(f"limit:psi:{name}", declared) for of in numbers), declared)
+def _limits(feature: Feature, numbers: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """Return the limits of PSI and KL that a day was judged by; of a day that says none, today's.
+
+    A day that says one of them had no other.
+    """
+    psi, kl = (numbers.get(f"limit:{word}:{feature.name}") for word in ("psi", "kl"))
+    return (feature.max_psi, feature.max_kl) if psi is None and kl is None else (psi, kl)
 
 
-def _over(name: str, numbers: Mapping[str, float], declared: float | None) -> bool:
-    psi, limit = numbers.get(f"psi:{name}"), _limit(name, declared, [numbers])
-    if psi is None:
-        return False
-    kl, most = numbers.get(f"kl:{name}"), numbers.get(f"limit:kl:{name}")
-    return (limit is not None and psi > limit) or (
-        kl is not None and most is not None and kl > most
-    )
+def _exceeded(feature: Feature, numbers: Mapping[str, float]) -> Sequence[Exceeded]:
+    psi, kl = (numbers.get(f"{word}:{feature.name}") for word in ("psi", "kl"))
+    max_psi, max_kl = _limits(feature, numbers)
+    return exceeded(psi, max_psi, kl, max_kl)

@@ -1,9 +1,14 @@
-"""How old the data is, by its own event time: a dead pipeline ages, an empty run resets nothing."""
+"""How old the data is, by its own event time: a dead pipeline ages, an empty run resets nothing.
+
+Unless a source says that it may be empty, and of snapshots: what comes without rows or without
+event times cannot be asked how old it is.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lockstep.lake import Lake
+from lockstep.sources import Source
 from lockstep.stores.day_index import Head
 from lockstep.view import FeatureView
 
@@ -52,6 +57,20 @@ def data_through(head: Head) -> datetime | None:
         (datetime.fromisoformat(note["data_through"]) for note in notes if "data_through" in note),
         default=None,
     )
+
+
+def unasked(view: FeatureView) -> list[str]:
+    """Return the sources and snapshots that may bring nothing new unnoticed, by name.
+
+    Those that the view reads, through other views, too.
+    """
+    names: set[str] = set()
+    for item in view.inputs:
+        if isinstance(item.of, FeatureView):
+            names.update(unasked(item.of))
+        elif not isinstance(item.of, Source) or item.of.may_be_empty:
+            names.add(item.of.name)
+    return sorted(names)
 
 
 def _hours(length: timedelta) -> str:

@@ -15,7 +15,7 @@ from lockstep.erasure.holdback import Erasures
 from lockstep.hashing import canonical, content_hash
 from lockstep.lake import Lake, LedgerEntry
 from lockstep.landing import ARRIVED, Landed, LandedFile, look, read_arrived, read_landed
-from lockstep.late import DUPLICATES, LATE, delivered, late_rows
+from lockstep.late import DUPLICATES, delivered, late_note, late_rows
 from lockstep.outcome import DayOutcome
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.sources import Snapshot, Source
@@ -70,7 +70,8 @@ def refresh_quarantine(
 
 def _item_name(file: LandedFile) -> str:
     digest = hashlib.sha256(f"{file.path}@{file.stamp}".encode()).hexdigest()[:8]
-    return f"file-{file.path.rpartition('/')[2].removesuffix('.parquet')}-{digest}"
+    name = file.path.rpartition("/")[2].removesuffix(".parquet").replace("\\", "_")
+    return f"file-{name}-{digest}"
 
 
 def held_days(lake: Lake, of: Source | Snapshot) -> dict[date, str]:
@@ -113,7 +114,7 @@ def ingest(
         committed = table.head().days
         refused = dict(_refusals(source, chunk, held, fingerprints, committed, now(), zone))
         wanted = [day for day in chunk if day not in refused]
-        ready = _read_days(lake, source, landed, wanted, committed, fingerprints, run_id)
+        ready = _read_days(lake, source, landed, wanted, committed, fingerprints, run_id, now())
         results = table.commit([day.proposal for day in ready], now=now) if ready else []
         crash_point("committed")
         _record(lake, source.name, ready, results, run_id, now())
@@ -176,6 +177,7 @@ def _read_days(
     committed: Mapping[date, DayRecord],
     fingerprints: Mapping[date, str],
     run_id: str,
+    now: datetime,
 ) -> list[_Ready]:
     if not days:
         return []
@@ -212,7 +214,7 @@ def _read_days(
             "counts": counts,
             HOURS: hours_of(part["event_time"], zone),
             LAG: lag_of(part["event_time"], part[ARRIVED]),
-            LATE: counts["late_rows"],
+            **late_note(committed.get(day), counts["late_rows"], now),
             DUPLICATES: counts["duplicates_dropped"],
         }
         ready.append(_Ready(Proposal(day, frame, digest, note), counts, fingerprints.get(day, "")))

@@ -45,7 +45,12 @@ def encode_keys(frame: pl.DataFrame, key: Sequence[str]) -> pl.Series:
 
 def count_long_keys(frame: pl.DataFrame, key: Sequence[str]) -> int:
     """Return how many rows have a key that `encode_keys` refuses as too long."""
-    return int((_encoded(frame, key).bin.size() > MAX_KEY_BYTES).sum())
+    return int(long_keys(frame, key).sum())
+
+
+def long_keys(frame: pl.DataFrame, key: Sequence[str]) -> pl.Series:
+    """Return of each row whether its key is one that `encode_keys` refuses as too long."""
+    return (_encoded(frame, key).bin.size() > MAX_KEY_BYTES).fill_null(value=False)
 
 
 def _encoded(frame: pl.DataFrame, key: Sequence[str]) -> pl.Series:

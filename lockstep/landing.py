@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any, Final
@@ -26,6 +26,8 @@ ARRIVED: Final = "lockstep:arrived"
 _READERS: Final = 8
 _WHOLE: Final = 16 * 2**20
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, and bytes of a local name that are no UTF-8 (as Python reads them)."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def look(place: Place, cache: Place, of: Source | Snapshot, zone: ZoneInfo) -> L
 
     def seen(info: FileInfo) -> LandedFile | None:
         stamp = f"{info.size}-{info.etag or info.modified_ns}"
+        if _UNPRINTABLE.search(info.path):
+            return _unprintable(info, stamp)
         before = known.get(info.path)
         if before is not None and before.stamp == stamp:
             return before
@@ -117,6 +121,26 @@ def look(place: Place, cache: Place, of: Source | Snapshot, zone: ZoneInfo) -> L
         found = {"made_for": made_for, "files": [asdict(file) for file in files]}
         cache.write(f"{of.name}.json", json.dumps(found).encode())
     return Landed(files)
+
+
+def _unprintable(info: FileInfo, stamp: str) -> LandedFile:
+    """Refuse a file by its name: it could be neither read nor written down as what it is."""
+    shown = _UNPRINTABLE.sub(lambda found: _escaped(found[0]), info.path)
+    problem = f"{shown}: the name of the file is no printable text in UTF-8."
+    return LandedFile(shown, stamp, info.modified_ns, 0, _named(info.path), problem)
+
+
+def _escaped(character: str) -> str:
+    # Python reads the byte E9 of a name that is no UTF-8 as U+DCE9.
+    return character.encode("unicode_escape").decode().replace("\\udc", "\\x")
+
+
+def _named(path: str) -> Sequence[str] | None:
+    """Return the last date in a file's name, if there is one."""
+    for found in reversed(_DATE.findall(path.rpartition("/")[2])):
+        with suppress(ValueError):  # such as a thirteenth month
+            return [str(date.fromisoformat(found))]
+    return None
 
 
 def _known(cache: Place, name: str, made_for: str) -> dict[str, LandedFile]:
@@ -161,7 +185,7 @@ def _judge(
     of: Source | Snapshot,
     zone: ZoneInfo,
 ) -> LandedFile:
-    named = _DATE.findall(info.path.rpartition("/")[2])[-1:] or None
+    named = _named(info.path)
     try:
         return _looked_through(place, content, info, stamp, of, zone, named)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

@@ -1,9 +1,13 @@
-"""Late and duplicate events of a source: how many, whether that is usual, and what got stale."""
+"""Late and duplicate events of a source: how many, whether that is usual, and what got stale.
+
+When late rows came stands in the note of the commit that brought them: a run that finds a day as it
+was commits nothing, and so makes no old row late again, however the ledger counts it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from typing import Final
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
 
 import polars as pl
 
@@ -19,6 +23,8 @@ from lockstep.time import span
 from lockstep.view import FeatureView
 
 LATE: Final = "late"
+CAME: Final = "late_came"
+"""In the note of a day: date (UTC) → how many late rows came then; those of the last weeks."""
 DUPLICATES: Final = "duplicates"
 LAST_DAYS: Final = 7
 USUAL_DAYS: Final = 28
@@ -101,12 +107,40 @@ def late_rows(
     """
     if record is None:
         return 0
-    before = int(record.note.get(LATE, 0))
+    before = _count_of(record)
     if record.content_hash == content_hash:
         return before
     with answering(f"The table {table.uri}"):
         known = table.scan([record.day]).select(key).collect(engine="in-memory")
     return before + frame.join(known, on=list(key), how="anti").height
+
+
+def late_note(record: DayRecord | None, late: int, now: datetime) -> dict[str, Any]:
+    """Return what a commit notes of a day's late rows: their number, and when they came.
+
+    Args:
+        record: What is certified of the day.
+        late: What `late_rows` says of the rows to commit.
+    """
+    came = {} if record is None else dict(_came(record))
+    today, fresh = now.astimezone(UTC).date(), late - _count_of(record)
+    if fresh > 0:
+        came[today] = came.get(today, 0) + fresh
+    oldest = today - timedelta(days=LAST_DAYS + USUAL_DAYS)
+    kept = {str(day): count for day, count in sorted(came.items()) if day > oldest}
+    return {LATE: late, CAME: kept} if late else {LATE: 0}
+
+
+def _count_of(record: DayRecord | None) -> int:
+    return 0 if record is None else int(record.note.get(LATE, 0))
+
+
+def _came(record: DayRecord) -> dict[date, int]:
+    """Return date (UTC) → late rows that came then; all at once where only a number was noted."""
+    late, came = _count_of(record), record.note.get(CAME)
+    if came is None:
+        return {record.known_at.astimezone(UTC).date(): late} if late else {}
+    return {date.fromisoformat(day): int(count) for day, count in came.items()}
 
 
 def delivered(counts: Mapping[str, int]) -> dict[str, str]:
@@ -133,21 +167,20 @@ def late_and_duplicate(
     if head is None or not head.days:
         return None
     days = sorted(head.days)[-(LAST_DAYS + USUAL_DAYS) :]
-    entries = lake.latest_entries(source.name)
+    entries = lake.latest_entries(source.name, days)
     last, before = days[-LAST_DAYS:], days[:-LAST_DAYS]
-    fresh = now - timedelta(days=LAST_DAYS)
+    fresh = now.astimezone(UTC).date() - timedelta(days=LAST_DAYS)
     month = fresh - timedelta(days=USUAL_DAYS)
-    late = {day: count for day, entry in entries.items() if (count := _count(entry, LATE))}
-    lately = sorted(day for day in late if entries[day].recorded_at > fresh)
-    earlier = [day for day in late if month < entries[day].recorded_at <= fresh]
+    came = [(at, day, n) for day, rec in head.days.items() for at, n in _came(rec).items()]
+    lately = sorted({day for at, day, _ in came if at > fresh})
     weeks = USUAL_DAYS / LAST_DAYS
     twice = {day: _count(entries.get(day), DUPLICATES) for day in days}
     return LateAndDuplicate(
         source=source.name,
         rows=sum(head.days[day].rows for day in last),
-        late=sum(late[day] for day in lately),
+        late=sum(count for at, _, count in came if at > fresh),
         late_days=lately,
-        usual_late=sum(late[day] for day in earlier) / weeks,
+        usual_late=sum(count for at, _, count in came if month < at <= fresh) / weeks,
         duplicates=sum(twice[day] for day in last),
         usual_duplicates=sum(twice[d] for d in before) * LAST_DAYS / len(before) if before else 0,
         stale=_stale(lake, source, lately, views, reader) if lately and reader else {},

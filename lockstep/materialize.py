@@ -9,29 +9,26 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
-import polars as pl
-
 from lockstep.compute import Computed, compute_day, load_inputs
 from lockstep.crash import crash_point
 from lockstep.errors import IncompleteWindowError
 from lockstep.hashing import content_hash
 from lockstep.lake import Lake, LedgerEntry
-from lockstep.newcomers import Newcomers
 from lockstep.outcome import DayOutcome
 from lockstep.overflow import told_of
-from lockstep.profile import ColumnProfile, EntityCounts, TrainedOn
-from lockstep.quality import REFERENCE_DAYS, Audit, Earlier, audit
+from lockstep.profile import EntityCounts
+from lockstep.quality import Audit, audit
 from lockstep.quarantine import Quarantine, Quarantined, frame_item
 from lockstep.reader import Reader
+from lockstep.references import References
 from lockstep.soda import SodaSession
 from lockstep.stores.proposal import Committed, Proposal
-from lockstep.time import as_of, trailing_days
+from lockstep.time import as_of
 from lockstep.view import FeatureView
 
 CHUNK_DAYS = 16
 """Days per commit: bounds memory, and what a crash repeats."""
 
-Profiles = dict[date, dict[str, ColumnProfile]]
 Released = Mapping[tuple[date, str], Mapping[str, str]]
 
 
@@ -68,7 +65,7 @@ def preview(view: FeatureView, day: date, lake: Lake, reader: Reader) -> Judged:
         _require_soda_file(view, soda)
         computed = compute_day(view, day, reader, lake.project.zone)
         released = Quarantine(lake.quarantine).released_hashes(view.name)
-        references = _References.of(lake, view, [day])
+        references = References.of(lake, view, [day])
         return _judge(view, computed, references, soda, released)
     finally:
         soda.close()
@@ -99,7 +96,7 @@ def materialize(
     table = lake.table(view)
     table.create()
     ordered = sorted(days)
-    references = _References.of(lake, view, ordered)
+    references = References.of(lake, view, ordered)
     soda = SodaSession()
     try:
         _require_soda_file(view, soda)
@@ -121,7 +118,7 @@ def _chunk(
     view: FeatureView,
     days: Sequence[date],
     reader: Reader,
-    references: "_References",
+    references: References,
     soda: SodaSession,
     now: Callable[[], datetime],
     run_id: str,
@@ -150,7 +147,7 @@ def _chunk(
     for found in failed:
         _put_in_quarantine(lake, view, found, head.days, now(), run_id)
     results = _commit(lake, view, good, now, run_id)
-    _close_quarantined(lake, view, results, now())
+    _close_quarantined(lake, view, good, results, now())
     for day in days:
         if day in skipped:
             yield DayOutcome(view.name, day, "skipped", skipped[day])
@@ -163,53 +160,19 @@ def _chunk(
 def _judge(
     view: FeatureView,
     computed: Computed,
-    references: "_References",
+    references: References,
     soda: SodaSession,
     released: Released,
 ) -> Judged:
     """Audit a computed day; if it passes, it counts as a reference for the days after it."""
     frame = computed.frame
-    earlier = references.earlier(computed.day, frame)
+    earlier = references.earlier(computed)
     verdicts = told_of(audit(frame, view.contract, earlier, soda, view.soda), computed.wrapped)
     found = Judged(computed, verdicts, content_hash(frame), earlier.entities)
     found = _with_release(found, released)
     if found.audit.passed:
-        references.passed(found)
+        references.passed(computed, found.audit, found.content_hash)
     return found
-
-
-@dataclass(frozen=True)
-class _References:
-    """What the days of a run are compared with: days committed before, and by the run itself."""
-
-    profiles: Profiles
-    newcomers: Newcomers
-    trained: Mapping[str, TrainedOn]
-
-    @classmethod
-    def of(cls, lake: Lake, view: FeatureView, days: Sequence[date]) -> "_References":
-        """Return what is committed and near the days."""
-        table = lake.table(view)
-        head = table.head_or_none() if days else None
-        newcomers = Newcomers(view, table, head)
-        if head is None:
-            return cls({}, newcomers, {})
-        reach = trailing_days(min(days), REFERENCE_DAYS + 1)[0]
-        near = {d: record.revision for d, record in head.days.items() if reach <= d <= max(days)}
-        # Read once: a set that is kept meanwhile does not part the days of one run.
-        trained = lake.training_reference(view.name)
-        return cls(lake.profiles(view.name, near), newcomers, trained)
-
-    def earlier(self, day: date, frame: pl.DataFrame) -> Earlier:
-        """Return what a day with these rows is compared with."""
-        before = trailing_days(day, REFERENCE_DAYS + 1)[:-1]
-        profiles = {d: self.profiles[d] for d in before if d in self.profiles}
-        return Earlier(day, profiles, self.trained, self.newcomers.counts(day, frame))
-
-    def passed(self, found: Judged) -> None:
-        """Take a day that this run commits: the days after it are compared with it."""
-        self.profiles[found.day] = dict(found.audit.profile)
-        self.newcomers.passed(found.day, found.computed.frame)
 
 
 def _with_release(found: Judged, released: Mapping[tuple[date, str], Mapping[str, str]]) -> Judged:
@@ -346,14 +309,20 @@ def _put_in_quarantine(
 
 
 def _close_quarantined(
-    lake: Lake, view: FeatureView, results: Mapping[date, Committed], now: datetime
+    lake: Lake,
+    view: FeatureView,
+    good: Sequence[Judged],
+    results: Mapping[date, Committed],
+    now: datetime,
 ) -> None:
     """Close what was quarantined of days that are certified now."""
     quarantine = Quarantine(lake.quarantine)
+    hashes = {found.day: found.content_hash for found in good}
     for item in quarantine.items(view.name) if results else []:
         for day in item.touches & results.keys():
             if item.open:
-                quarantine.close(item, f"revision {results[day].revision} was certified", now)
+                reason = f"revision {results[day].revision} was certified"
+                quarantine.settle(item, hashes[day], reason, now)
 
 
 def _certified(view: FeatureView, found: Judged, result: Committed) -> DayOutcome:

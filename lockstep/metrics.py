@@ -67,12 +67,12 @@ def feature_metrics(lake: Lake, views: Iterable[FeatureView], now: datetime) -> 
         ),
         Metric(
             "feature_psi",
-            "Population stability index of the newest committed day against the 28 days before.",
+            "Population stability index of the newest committed day against its reference.",
             drifted,
         ),
         Metric(
             "feature_psi_windows_over",
-            "Committed days in a row, up to the newest, on which the feature was over its limit.",
+            "Committed days in a row, up to the newest, on which PSI or KL was over its limit.",
             windows,
         ),
     ]

@@ -9,7 +9,7 @@ import polars as pl
 
 from lockstep.drift import Drift
 from lockstep.profile import ColumnProfile
-from lockstep.quality import Verdict
+from lockstep.quality import CheckName, Verdict
 
 Status: TypeAlias = Literal["committed", "unchanged", "quarantined", "skipped", "refused"]
 
@@ -25,6 +25,7 @@ class DayOutcome:
         message: One sentence for people; empty if all went well.
         frame: The day's rows, for previews; keys, event_timestamp, features.
         counts: Numbers for the catalog, e.g. duplicates dropped.
+        failing_rows: Failed check → at most 20 of the rows for which it failed, not masked.
         drift: Feature → how far it is from its reference, bin by bin.
     """
 
@@ -41,7 +42,7 @@ class DayOutcome:
     profile: Mapping[str, ColumnProfile] = field(default_factory=dict)
     frame: pl.DataFrame | None = field(default=None, repr=False)
     counts: Mapping[str, int] = field(default_factory=dict)
-    failing_rows: pl.DataFrame | None = field(default=None, repr=False)
+    failing_rows: Mapping[CheckName, pl.DataFrame] = field(default_factory=dict, repr=False)
     drift: Mapping[str, Drift] = field(default_factory=dict, repr=False)
 
     @property

@@ -6,19 +6,16 @@ from functools import lru_cache
 import pandera.polars as pa
 import polars as pl
 
+from lockstep.failing_rows import broken_rules, contract_rules, failing_rows
 from lockstep.schema import Contract, Feature
-
-HEAD = 20
-"""Failing rows that are shown; the rest are only counted."""
 
 
 @dataclass(frozen=True)
 class ContractFailures:
-    """What a frame breaks: a sentence per rule, the number of bad rows, and the first of them."""
+    """What a frame breaks: a sentence per rule with its rows, and how many rows are bad at all."""
 
     sentences: list[str]
     rows: int
-    head: pl.DataFrame
 
 
 @lru_cache(maxsize=256)
@@ -51,32 +48,22 @@ def _checks(feature: Feature) -> list[pa.Check]:
 def contract_failures(frame: pl.DataFrame, contract: Contract) -> ContractFailures | None:
     """Validate a collected frame; None if it keeps the contract. NaN counts as missing.
 
-    Bad rows are counted first and only their head goes through pandera, which otherwise builds a
-    row per violation: hundreds of megabytes when a whole column is wrong.
+    The rows that break each rule are counted, and pandera validates a frame without any. It builds
+    a row per violation: hundreds of megabytes when a whole column is wrong.
     """
-    bad = frame.filter(pl.any_horizontal(_violations(contract) or [pl.lit(value=False)]))
-    judged = bad.head(HEAD) if bad.height else frame
+    if broken := broken_rules(frame, contract_rules(contract)):
+        bad = failing_rows("contract", frame, contract)
+        told = [f"{rule.column}: {rule.words} ({_rows(count)})" for rule, count in broken]
+        return ContractFailures(told, bad.rows if bad else 0)
     try:
-        pandera_schema(contract).validate(judged.fill_nan(None), lazy=True)
+        pandera_schema(contract).validate(frame.fill_nan(None), lazy=True)
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
         rules = cases.select("column", "check").unique(maintain_order=True)
         sentences = [f"{column or 'frame'}: {check}" for column, check in rules.iter_rows()]
-        return ContractFailures(sentences, bad.height or judged.height, judged.head(HEAD))
+        return ContractFailures(sentences, frame.height)
     return None
 
 
-def _violations(contract: Contract) -> list[pl.Expr]:
-    """One expression per rule that is true for a row that breaks it."""
-    rules: list[pl.Expr] = [pl.col(key).is_null() for key in contract.keys]
-    for name, feature in contract.features.items():
-        column = pl.col(name).fill_nan(None) if feature.type.is_float() else pl.col(name)
-        if not feature.nullable:
-            rules.append(column.is_null())
-        if feature.at_least is not None:
-            rules.append((column < feature.at_least).fill_null(value=False))
-        if feature.at_most is not None:
-            rules.append((column > feature.at_most).fill_null(value=False))
-        if feature.one_of is not None:
-            rules.append(column.is_in(list(feature.one_of)).not_().fill_null(value=False))
-    return rules
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"

@@ -4,32 +4,61 @@ A small view is compared whole. Of a large one a sample of its entities is, chos
 key, so that both sides look at the same ones: Delta is filtered by it, Redis is asked for those
 keys. Entities that are online only are looked for among the sampled keys of a bounded scan. The
 sample of another day is another one.
+
+Both sides are read one after the other. Where something differs, and something was committed or
+sealed meanwhile, they are compared again.
 """
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from lockstep.codec import RowCodec, decode_key, encode_keys
-from lockstep.differing import Difference, Kind, Sides, examples_of, likely_cause
+from lockstep.differing import (
+    PENDING,
+    Difference,
+    Kind,
+    Sides,
+    examples_of,
+    likely_cause,
+    unblamed,
+)
 from lockstep.errors import InputError
 from lockstep.lake import Lake
+from lockstep.layout import Seal
 from lockstep.stores.causes import answering
 from lockstep.stores.day_index import Head
 from lockstep.stores.redis import OnlineStore
 from lockstep.time import as_of, decode_revisions, is_valid, span
 from lockstep.view import FeatureView
 
-__all__ = ["Difference", "Kind", "Parity", "parity", "unsealed_days", "valid_rows"]
+__all__ = [
+    "UNPUSHED",
+    "Difference",
+    "Kind",
+    "Parity",
+    "only_wait",
+    "parity",
+    "unsealed_days",
+    "valid_rows",
+]
+
+UNPUSHED: Final = timedelta(minutes=30)
+"""How long committed days may wait for their push after the newest of them was committed: a run
+commits all of its days, and then pushes them."""
+LONGEST_RUN: Final = timedelta(hours=6)
+"""How long each of them may: whoever commits something every few minutes hides no broken push."""
 
 EXAMPLES: Final = 2
 """Of each kind."""
 SCAN_CALLS: Final = 200
 """How much of a server is walked for entities that are online only: some 200,000 keys."""
+_COMPARISONS: Final = 3
 _FETCH: Final = 1_000
 _BLOCK: Final = 50_000
 _HASHES: Final = 2**64
@@ -49,6 +78,11 @@ class Parity:
         sampled: How many of the view's entities offline were compared; None if all were.
         of: How many it has offline, if a sample was compared.
         cause: The likely causes in words, the most frequent first; empty if nothing differs.
+        waits: Whether all that is wrong is that days of the last minutes wait for their push, see
+            `only_wait`.
+        pushed: Whether any bucket has a seal. Where none has, nothing was pushed or all was lost.
+        moving: Whether something was committed or sealed during each of three comparisons, so that
+            nobody can say why the rest differs.
     """
 
     view: str
@@ -64,6 +98,9 @@ class Parity:
     sampled: int | None = None
     of: int | None = None
     cause: str = ""
+    waits: bool = False
+    pushed: bool = True
+    moving: bool = False
 
     @property
     def holds(self) -> bool:
@@ -88,15 +125,37 @@ class Parity:
             )
             if count
         ]
-        behind = f"; not pushed: {span(self.unsealed)}" if self.unsealed else ""
+        behind = f"; {self._waiting}" if self.unsealed else ""
         shown = ", ".join(f"{d.kind} {d.key}" for d in self.examples)
         sample = "" if self.sampled is None else f" (a sample of {self.of})"
         cause = f" Likely cause: {self.cause}." if self.cause else ""
         return (
             f"{self.view}: of {self.entities} entities{sample} {' and '.join(parts) or 'all agree'}"
-            f"{behind}{f' (e.g. {shown})' if shown else ''}.{cause} Repair: lockstep push "
-            f"{self.view}{' --rebuild' if self.equal < self.entities and not self.unsealed else ''}"
+            f"{behind}{f' (e.g. {shown})' if shown else ''}.{cause} {self._advice}"
         )
+
+    @property
+    def waiting(self) -> str:
+        """What is said where nothing but a push is waited for."""
+        minutes = UNPUSHED // timedelta(minutes=1)
+        return (
+            f"{self.view}: {self._waiting}, the newest of them committed less than {minutes} "
+            f"minutes ago. Until the push, {self.entities - self.equal} of {self.entities} "
+            "entities are served as they were before."
+        )
+
+    @property
+    def _waiting(self) -> str:
+        count = len(self.unsealed)
+        days = "1 day is" if count == 1 else f"{count} days are"
+        return f"{days} committed and not pushed yet ({span(self.unsealed)})"
+
+    @property
+    def _advice(self) -> str:
+        if self.moving:
+            return f"Compare again: lockstep parity {self.view}"
+        rebuild = " --rebuild" if self.equal < self.entities and not self.unsealed else ""
+        return f"Repair: lockstep push {self.view}{rebuild}"
 
 
 def valid_rows(
@@ -140,9 +199,48 @@ def valid_rows(
 def parity(lake: Lake, online: OnlineStore, view: FeatureView, at: datetime) -> Parity:
     """Compare the view's entities on both sides at the instant (normally now).
 
-    All of them, or a sample if there are more than the contract's `parity`.
+    All of them, or a sample if there are more than the contract's `parity`. If anything differs,
+    and something was committed or sealed while they were read, they are compared again, three times
+    at most.
     """
-    entity, head = view.contract.entity, lake.table(view).head()
+    zone, moving = lake.project.zone, True
+    for _ in range(_COMPARISONS):
+        head, seals = lake.table(view).head(), _seals(online, view)
+        sides, total = _read(lake, online, view, at, head)
+        differences = sides.differences()
+        unsealed = _unsealed(head, sides.seals, zone, at)
+        if not (differences or unsealed) or not _moved(lake, online, view, head, seals):
+            moving = False
+            break
+    if moving:
+        differences = [unblamed(difference) for difference in differences]
+    pending = PENDING.issuperset(each.cause for each in differences)
+    lost = any(seals.values()) and None in seals.values()
+    return Parity(
+        view=view.name,
+        at=at,
+        entities=sides.entities,
+        equal=sides.entities - len(differences),
+        mismatch=_count(differences, "mismatch"),
+        missing=_count(differences, "missing"),
+        extra=_count(differences, "extra"),
+        unsealed=unsealed,
+        examples=examples_of(differences, EXAMPLES),
+        stale=_count(differences, "stale"),
+        sampled=None if total is None else len(sides.expected),
+        of=total,
+        cause=likely_cause(differences),
+        waits=bool(unsealed) and pending and not lost and only_wait(unsealed, head, zone, at),
+        pushed=any(seals.values()),
+        moving=moving and any(each.cause == "moving" for each in differences),
+    )
+
+
+def _read(
+    lake: Lake, online: OnlineStore, view: FeatureView, at: datetime, head: Head
+) -> tuple[Sides, int | None]:
+    """Return both sides; and of how many entities, if they are of a sample."""
+    entity = view.contract.entity
     chosen, total = _sample(lake, view, head, at)
     rows = valid_rows(lake, view, at, head=head, only=chosen)
     packed = RowCodec(view.contract.feature_types).encode(rows, version=0)
@@ -153,31 +251,24 @@ def parity(lake: Lake, online: OnlineStore, view: FeatureView, at: datetime) -> 
     else:
         found = _chosen_keys(online, view, chosen) - expected.keys()
         stored = _fetched(online, view, [*expected, *sorted(found)])
-    sides = Sides(
-        expected,
-        stored,
-        head,
-        online.seals(entity.name, view.name, entity.buckets),
-        view.contract.ttl,
-        at,
-        evicting=_evicting(online),
+    evicting = _evicting(online)
+    seals = _seals(online, view)
+    return Sides(expected, stored, head, seals, view.contract.ttl, at, evicting), total
+
+
+def _moved(
+    lake: Lake, online: OnlineStore, view: FeatureView, head: Head, seals: Mapping[int, Seal | None]
+) -> bool:
+    """Whether something was committed or sealed since that was what there was."""
+    now = lake.table(view).head()
+    return (now.table_id, now.version) != (head.table_id, head.version) or seals != _seals(
+        online, view
     )
-    differences = sides.differences()
-    return Parity(
-        view=view.name,
-        at=at,
-        entities=sides.entities,
-        equal=sides.entities - len(differences),
-        mismatch=_count(differences, "mismatch"),
-        missing=_count(differences, "missing"),
-        extra=_count(differences, "extra"),
-        unsealed=unsealed_days(lake, online, view, at),
-        examples=examples_of(differences, EXAMPLES),
-        stale=_count(differences, "stale"),
-        sampled=None if chosen is None else len(expected),
-        of=total,
-        cause=likely_cause(differences),
-    )
+
+
+def _seals(online: OnlineStore, view: FeatureView) -> dict[int, Seal | None]:
+    entity = view.contract.entity
+    return online.seals(entity.name, view.name, entity.buckets)
 
 
 def _count(differences: Iterable[Difference], kind: Kind) -> int:
@@ -260,12 +351,29 @@ def unsealed_days(
     Args:
         at: Leave out days that have not ended then: those are never pushed.
     """
-    entity, head = view.contract.entity, lake.table(view).head()
+    head = lake.table(view).head()
+    return _unsealed(head, _seals(online, view), lake.project.zone, at)
+
+
+def _unsealed(
+    head: Head, seals: Mapping[int, Seal | None], zone: ZoneInfo, at: datetime | None
+) -> list[date]:
     behind: set[date] = set()
-    texts = set()
-    for seal in online.seals(entity.name, view.name, entity.buckets).values():
-        texts.add(seal.days if seal and seal.table_id == head.table_id else "")
-    for text in texts:
+    for text in {s.days if s and s.table_id == head.table_id else "" for s in seals.values()}:
         sealed = decode_revisions(text)
         behind |= {day for day, record in head.days.items() if sealed.get(day) != record.revision}
-    return sorted(day for day in behind if at is None or as_of(day, lake.project.zone) <= at)
+    return sorted(day for day in behind if at is None or as_of(day, zone) <= at)
+
+
+def only_wait(days: Collection[date], head: Head, zone: ZoneInfo, at: datetime) -> bool:
+    """Whether committed days wait for nothing but the push that ends the run that commits them.
+
+    A run that computes many days commits them by and by and pushes them last. So the newest of them
+    was committed less than `UNPUSHED` ago, and each less than `LONGEST_RUN`.
+
+    Args:
+        days: Days of the head that are not pushed; at least one.
+        zone: Of the days: one that has not ended is not pushed before it has.
+    """
+    since = [max(head.days[day].known_at, as_of(day, zone)) for day in days]
+    return at - max(since) < UNPUSHED and at - min(since) < LONGEST_RUN

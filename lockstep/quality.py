@@ -14,15 +14,17 @@ import polars as pl
 
 from lockstep.drift import (
     LEAST_REFERENCE_DAYS,
+    LEAST_WEEKDAYS,
     REFERENCE_DAYS,
     Drift,
+    Over,
     measure,
     no_reference,
     references_of,
 )
+from lockstep.failing_rows import failing_rows
 from lockstep.feature import Severity
 from lockstep.keys import MAX_KEY_BYTES, count_long_keys
-from lockstep.pandera_schema import contract_failures
 from lockstep.profile import ColumnProfile, EntityCounts, TrainedOn, profile
 from lockstep.schema import Contract
 from lockstep.soda import SodaResult, SodaSession
@@ -31,7 +33,6 @@ from lockstep.view import FeatureView
 
 __all__ = [
     "CHECKS",
-    "REFERENCE_DAYS",
     "SEVERITY",
     "Audit",
     "CheckName",
@@ -56,7 +57,7 @@ SEVERITY: Final[Mapping[CheckName, Severity]] = {
 _BY_CHECK: Final = cast("Severity", "")
 
 LEAST_GROWN_ROWS: Final = 1_000
-"""A day with fewer rows is small whatever multiple of the usual number it is."""
+"""Fewer are few, whatever multiple of the usual number they are or were."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Audit:
-    """All verdicts on one frame, and the profile they were reached with."""
+    """All verdicts on one frame, and the profile they were reached with.
+
+    Attributes:
+        failing_rows: Failed check → at most 20 of the rows for which it failed, if there are any.
+            Nothing in them is masked.
+    """
 
     verdicts: Sequence[Verdict]
     profile: Mapping[str, ColumnProfile]
     drift: Mapping[str, Drift] = field(default_factory=dict)
-    failing_rows: pl.DataFrame | None = None
+    failing_rows: Mapping[CheckName, pl.DataFrame] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -122,21 +128,30 @@ class Earlier:
 
     Attributes:
         day: The day that is judged.
-        profiles: Day → feature → profile of the committed days among the 28 before.
+        profiles: Day → feature → profile of the committed days among the 56 before.
         trained: Feature → what it looked like in the newest kept training set.
         entities: How many of the day's entities the day before did not have, and the reverse; None
             if there is no day before, or if it cannot be read.
+        over: Day → the features that were over their limit on it.
+        closed: Day → how many of its rows only close an entity that left its window; of the judged
+            day, too.
     """
 
     day: date
     profiles: Mapping[date, Mapping[str, ColumnProfile]] = field(default_factory=dict)
     trained: Mapping[str, TrainedOn] = field(default_factory=dict)
     entities: EntityCounts | None = None
+    over: Over = field(default_factory=dict)
+    closed: Mapping[date, int] = field(default_factory=dict)
 
     @property
-    def rows(self) -> list[int]:
-        """Rows of each of the days before that has a profile."""
-        return [max(c.rows for c in day.values()) for day in self.profiles.values() if day]
+    def rows(self) -> dict[date, int]:
+        """Day → its rows, of the 28 days before that have a profile."""
+        near = {day: columns for day, columns in self.profiles.items() if self._near(day)}
+        return {d: max(c.rows for c in columns.values()) for d, columns in near.items() if columns}
+
+    def _near(self, day: date) -> bool:
+        return 0 < (self.day - day).days <= REFERENCE_DAYS
 
 
 def checks_of(view: FeatureView) -> tuple[CheckName, ...]:
@@ -167,8 +182,13 @@ def audit(
         soda: Runs fill rate and row count, and the hand-written checks.
         soda_file: The hand-written checks beside the view file, if there are any.
     """
-    references = references_of(contract, earlier.day, earlier.profiles, earlier.trained)
+    references = references_of(
+        contract, earlier.day, earlier.profiles, earlier.trained, earlier.over
+    )
     seen = profile(frame, contract, references)
+    # Pandera loads pandas: a second that whoever audits nothing need not wait.
+    from lockstep.pandera_schema import contract_failures
+
     failures = contract_failures(frame, contract)
     drift = {name: measure(name, seen[name], reference) for name, reference in references.items()}
     verdicts = [
@@ -178,7 +198,7 @@ def audit(
         else Verdict(
             "contract",
             passed=False,
-            message=f"{failures.rows} of {frame.height} rows break "
+            message=f"{failures.rows:,} of {frame.height:,} rows break "
             f"{'; '.join(failures.sentences)}.",
             numbers={"rows": failures.rows},
         ),
@@ -189,7 +209,9 @@ def audit(
     if soda_file is not None:
         results = soda.verify_file(frame, contract, soda_file)
         verdicts.append(_hand_written(results, contract, soda_file))
-    return Audit(verdicts, seen, drift, None if failures is None else failures.head)
+    failed = [verdict.check for verdict in verdicts if not verdict.passed]
+    rows = {check: failing_rows(check, frame, contract) for check in failed}
+    return Audit(verdicts, seen, drift, {check: f.head for check, f in rows.items() if f})
 
 
 def _keys(frame: pl.DataFrame, contract: Contract) -> Verdict:
@@ -245,12 +267,13 @@ def _why_incomplete(
 
 
 def cardinality(rows: int, contract: Contract, earlier: Earlier) -> Verdict:
-    """Judge how many rows and how many new entities a day has; only the rows may block."""
+    """Judge how many rows and how many new entities a day has; only too many rows block."""
     numbers: dict[str, float] = {"rows": rows}
     if contract.max_rows is not None:
         numbers["limit:rows"] = contract.max_rows
     failed = _too_many_rows(rows, contract, earlier, numbers)
     severity: Severity = "block" if failed else "warn"
+    failed += _too_few_rows(rows, contract, earlier)
     entities, limit = earlier.entities, contract.max_new_entities
     rate = entities.new_rate if entities else None
     if entities is not None:
@@ -275,7 +298,7 @@ def _too_many_rows(
     failed = []
     if contract.max_rows is not None and rows > contract.max_rows:
         failed.append(f"The day has {rows:,} rows, more than max_rows={contract.max_rows:,}.")
-    before = earlier.rows
+    before = list(earlier.rows.values())
     usual = median(before) if len(before) >= LEAST_REFERENCE_DAYS else 0
     if not usual:
         return failed
@@ -288,6 +311,31 @@ def _too_many_rows(
             f"{contract.max_growth}."
         )
     return failed
+
+
+def _too_few_rows(rows: int, contract: Contract, earlier: Earlier) -> list[str]:
+    """Return a sentence if the day lost most of the rows that such a day usually has.
+
+    Closing rows do not count: a day that loses its data closes everybody whom it lost.
+    """
+    closed = earlier.closed.get(earlier.day, 0)
+    before = {day: count - earlier.closed.get(day, 0) for day, count in earlier.rows.items()}
+    if contract.max_shrink is None or len(before) < LEAST_REFERENCE_DAYS:
+        return []
+    same = [n for day, n in before.items() if day.weekday() == earlier.day.weekday()]
+    weekly = len(same) >= LEAST_WEEKDAYS
+    among = same if weekly else list(before.values())
+    left, usual = rows - closed, median(among)
+    if usual < LEAST_GROWN_ROWS or left >= usual / contract.max_shrink:
+        return []
+    without = f" without the {closed:,} that close what left" if closed else ""
+    alike = " of the same weekday" if weekly else ""
+    sentence = (
+        f"The day has {left:,} rows{without}, {usual / max(left, 1):,.1f} times fewer than the "
+        f"{usual:,.0f} of the {len(among)} earlier days{alike} (their median), more than "
+        f"max_shrink={contract.max_shrink}."
+    )
+    return [sentence]
 
 
 def _drift(found: Mapping[str, Drift], contract: Contract, earlier: Earlier) -> Verdict:
@@ -342,6 +390,7 @@ def _hand_written(results: Sequence[SodaResult], contract: Contract, file: SodaF
 def _without_pii(result: SodaResult, contract: Contract) -> SodaResult:
     """Return the result without a value that may be somebody's: counts are told, others not."""
     feature = contract.features.get(result.column or "")
-    if feature is None or not feature.pii or result.kind not in ("aggregate", "metric"):
-        return result
-    return replace(result, value=None)
+    somebodys = result.column in contract.keys or (feature is not None and feature.pii)
+    if somebodys and result.kind in ("aggregate", "metric"):
+        return replace(result, value=None)
+    return result

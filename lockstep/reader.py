@@ -33,6 +33,10 @@ class Reader:
         self._held: dict[str, Mapping[date, str]] = {}
         self._frames: dict[str, dict[date, pl.DataFrame]] = {}
 
+    def anew(self) -> "Reader":
+        """Return one that has pinned nothing yet: it sees what was committed since."""
+        return Reader(self._table_of, self._held_days)
+
     def head(self, of: Readable) -> Head:
         """Return the pinned head; a table that does not exist has no days."""
         if of.name not in self._heads:

@@ -51,6 +51,7 @@ DAILY_TTL_FLOOR: Final = timedelta(hours=25)
 
 PARITY_SAMPLE: Final = 100_000
 MAX_GROWTH: Final = 10.0
+MAX_SHRINK: Final = 3.0
 LATENCY: Final = timedelta(milliseconds=100)
 OBJECTIVE: Final = 0.99
 
@@ -111,11 +112,13 @@ class Contract:
         landing_delay: How long after the end of a day its data is expected to have landed.
         min_rows: Fewest rows a day may have. Blocking.
         reference: What drift is measured against: "training" (the newest kept training set),
-            "trailing" (the 28 days before), "weekday" (the same weekday of the weeks before), or
+            "trailing" (28 calm days before), "weekday" (the same weekday of the weeks before), or
             "auto" (the training set if there is one, else the days before).
         max_rows: Most rows a day may have; None is no limit. Blocking.
         max_growth: Most rows a day may have, as a multiple of the median of the days before; None
             is no limit. Blocking.
+        max_shrink: How many times fewer rows than the median of the days before, closing rows
+            aside, pass without a warning; None is no limit.
         max_new_entities: Largest share of rows (0 to 1) whose entity the day before did not have
             that passes without a warning; None is no limit.
         parity: How many entities are compared online at most, chosen by a hash; "all" is each.
@@ -139,6 +142,7 @@ class Contract:
     reference: ReferenceKind = "auto"
     max_rows: int | None = None
     max_growth: float | None = MAX_GROWTH
+    max_shrink: float | None = MAX_SHRINK
     max_new_entities: float | None = None
     parity: Literal["all"] | int = PARITY_SAMPLE
     latency: timedelta = LATENCY
@@ -195,6 +199,9 @@ class Features:
         max_rows: Most rows that a day may have; no limit unless given.
         max_growth: Most rows that a day may have, as a multiple of the median of the days before;
             it needs seven of them, and is not asked of a day with fewer than 1,000 rows.
+        max_shrink: How many times fewer rows than the median of the days before a day may have
+            without a warning; of the same weekday's, if there are two. It needs seven days before,
+            and is not asked where 1,000 rows are not usual.
         max_new_entities: Share of new entities above which to warn; no limit unless given.
         reference: What drift is measured against: "auto", "training", "trailing" or "weekday".
         parity: Above how many entities parity compares a sample of that size, or "all".
@@ -217,6 +224,7 @@ class Features:
         min_rows: int = 1,
         max_rows: int | None = None,
         max_growth: float | None = MAX_GROWTH,
+        max_shrink: float | None = MAX_SHRINK,
         max_new_entities: float | None = None,
         reference: ReferenceKind = "auto",
         parity: Literal["all"] | int = PARITY_SAMPLE,
@@ -243,6 +251,7 @@ class Features:
             reference=reference,
             max_rows=max_rows,
             max_growth=max_growth,
+            max_shrink=max_shrink,
             max_new_entities=max_new_entities,
             parity=parity,
             latency=latency,
@@ -304,6 +313,11 @@ def _limit_problems(contract: Contract) -> Iterator[str]:
         yield (
             f"{where} has max_growth={contract.max_growth}. It is a multiple of the usual number "
             "of rows: give a number above 1, e.g. max_growth=10.0, or None for no limit."
+        )
+    if contract.max_shrink is not None and not contract.max_shrink > 1:
+        yield (
+            f"{where} has max_shrink={contract.max_shrink}. It says how many times fewer rows than "
+            "usual pass: give a number above 1, e.g. max_shrink=3.0, or None for no limit."
         )
     if new is not None and not 0 <= new <= 1:
         yield (

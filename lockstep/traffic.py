@@ -13,7 +13,8 @@ from typing import Final
 import polars as pl
 
 from lockstep.catalog import Catalog
-from lockstep.drift import Drift, Reference, measure, reference_of
+from lockstep.drift import REACH_DAYS, Drift, Reference, measure, references_of
+from lockstep.episodes import over_limit
 from lockstep.lake import Lake
 from lockstep.profile import ColumnProfile, profile
 from lockstep.schema import Feature
@@ -31,7 +32,7 @@ MORE_THAN_USUAL: Final = 3.0
 TOLERATED: Final = 0.05
 """A share of cells of unknown entities that is never more than usual."""
 _ABSENT: Final = ("missing", "expired", "error")
-_COLUMNS: Final = ["view", "feature", "key", "status", "number", "text", "day"]
+_COLUMNS: Final = ["feature", "key", "status", "number", "text", "day"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Traffic:
     def problems(self) -> list[str]:
         """What is wrong, in words."""
         found = [
-            f"{drift.feature} has PSI {drift.psi:.2f} against {drift.against} (limit {drift.limit})"
+            f"{drift.feature} has {' and '.join(map(str, drift.exceeded))} against {drift.against}"
             for drift in self.drifting
         ]
         if self.cells < LEAST_CELLS:
@@ -146,17 +147,18 @@ def served_drift(lake: Lake, log: Source, view: FeatureView, now: datetime) -> T
     if head is None or not ended:
         return nothing
     newest = max(ended)
-    span_days = days_between(newest - timedelta(days=LAST_DAYS + USUAL_DAYS - 1), newest)
     # A log that has ended says nothing of today.
     if as_of(newest, zone) < now - timedelta(days=LAST_DAYS):
         return nothing
-    scan = table.scan([day for day in span_days if day in head.days], version=head.version)
+    last = newest - timedelta(days=LAST_DAYS)
+    near = days_between(last - timedelta(days=USUAL_DAYS - 1), newest)
+    scan = table.scan([day for day in near if day in head.days], version=head.version)
+    cells = scan.filter(pl.col("view") == view.name)
     with answering(f"The table {table.uri}"):
-        cells = scan.filter(pl.col("view") == view.name).select(_COLUMNS).collect()
-    lately = cells.filter(pl.col("day") > newest - timedelta(days=LAST_DAYS))
-    if lately.is_empty():
-        return nothing
-    before = cells.filter(pl.col("day") <= newest - timedelta(days=LAST_DAYS))
+        lately = cells.filter(pl.col("day") > last).select(_COLUMNS).collect()
+        if lately.is_empty():
+            return nothing
+        usual_missing = _missing(cells.filter(pl.col("day") <= last))
     references = _references(lake, view, newest + timedelta(days=1))
     parts = lately.partition_by("feature", as_dict=True, maintain_order=True)
     features = [
@@ -168,26 +170,25 @@ def served_drift(lake: Lake, log: Source, view: FeatureView, now: datetime) -> T
         nothing,
         days=lately["day"].unique().sort().to_list(),
         features=features,
-        usual_missing=_missing(before),
+        usual_missing=usual_missing,
     )
 
 
-def _missing(cells: pl.DataFrame) -> float | None:
-    if cells.height < LEAST_CELLS:
-        return None
-    return int((cells["status"] == "missing").sum()) / cells.height
+def _missing(cells: pl.LazyFrame) -> float | None:
+    """Return the share of unknown entities; the cells are counted, and never held all at once."""
+    counted = cells.group_by("status").len(name="n").collect(engine="streaming")
+    statuses = {str(status): int(n) for status, n in counted.iter_rows()}
+    total = sum(statuses.values())
+    return None if total < LEAST_CELLS else statuses.get("missing", 0) / total
 
 
 def _references(lake: Lake, view: FeatureView, day: date) -> dict[str, Reference]:
     head = lake.table(view).head_or_none()
-    first = day - timedelta(days=USUAL_DAYS)
-    records = {} if head is None else head.days
-    wanted = {d: record.revision for d, record in records.items() if first <= d < day}
-    days = lake.profiles(view.name, wanted)
-    trained = lake.training_reference(view.name)
-    contract = view.contract
-    found = {name: reference_of(contract, name, day, days, trained) for name in contract.features}
-    return {name: reference for name, reference in found.items() if reference is not None}
+    first = day - timedelta(days=REACH_DAYS)
+    records = {d: r for d, r in head.days.items() if first <= d < day} if head else {}
+    days = lake.profiles(view.name, {d: record.revision for d, record in records.items()})
+    trained, over = lake.training_reference(view.name), over_limit(view.contract, records)
+    return references_of(view.contract, day, days, trained, over)
 
 
 def _served(

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lockstep.alerts.asking import Model
 from lockstep.alerts.deliver import Send, Ticked, send, tick
-from lockstep.alerts.fold import Model
 from lockstep.alerts.problem import KINDS, Drifting, Look, Problem, problem
 from lockstep.alerts.settings import AlertSettings, Receiver
 from lockstep.alerts.state import States

@@ -21,7 +21,7 @@ from lockstep.quarantine import Quarantine
 from lockstep.release import release_frame
 from lockstep.stores.files import open_place
 from tests.source_tree import ROOT
-from tests.tiny_project import CUSTOMERS, DAYS, TinyProject, orders
+from tests.tiny_project import CUSTOMERS, DAYS, VIEW_DAYS, TinyProject, orders
 
 PAGES = ROOT / "docs" / "runbooks"
 
@@ -83,7 +83,7 @@ def test_a_day_in_quarantine_is_one_problem_until_it_is_released(tiny: TinyProje
     (bad,) = [each for each in found(tiny).values() if each.kind == "quarantined"]
     assert (f"quarantined:spend_2d:{DAYS[-1]}", f"spend_2d {DAYS[-1]}") == (bad.key, bad.subject)
     assert bad.fix.startswith(f"lockstep quarantine show spend_2d {DAYS[-1]}")
-    assert "greater_than_or_equal_to(0)" in bad.sentence
+    assert "at least 0 (" in bad.sentence
 
     store = tiny.store
     (item,) = Quarantine(store.lake.quarantine).open_items()
@@ -155,6 +155,49 @@ def test_days_of_other_code_are_told_while_they_count_and_until_they_are_compute
     assert {"code_changed:orders_1d"} == found(tiny).keys()
 
 
+def test_what_hand_written_checks_warn_of_is_told_of_every_day_of_a_run(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = tiny.view_file("spend_2d").with_name("spend_2d.soda.yml")
+    beside.write_text(
+        "columns:\n  - name: spend\n    checks:\n      - aggregate:\n          name: most\n"
+        "          function: max\n          threshold: {must_be_less_than: 500, level: warn}\n"
+    )
+    tiny.land_orders("much", orders(DAYS[4], [900], first_id=900))
+    build(tiny)
+
+    warned = found(tiny)["soda:spend_2d"]
+    days = f"{DAYS[4]}..{DAYS[5]}"
+    assert ("ticket", "team:shop", "docs/runbooks/soda.md") == (
+        warned.severity, warned.owner, warned.runbook,
+    )  # fmt: skip
+    assert "most" in warned.sentence
+    assert f"So it is on 2 days: {days}. What it warns of is committed" in warned.sentence
+    assert days == warned.details["days"]
+    assert f"lockstep preview spend_2d --day {DAYS[5]}" == warned.fix
+
+    at = tiny.store.now()
+    monkeypatch.setattr(tiny.store, "now", lambda: at + timedelta(hours=25))
+    assert "soda:spend_2d" not in found(tiny)
+
+
+def test_a_day_in_the_middle_with_unusually_many_new_entities_is_told(tiny: TinyProject) -> None:
+    file = tiny.view_file("spend_2d")
+    text = file.read_text("utf-8")
+    file.write_text(text.replace("owner=", "max_new_entities=0.2, owner=", 1), "utf-8")
+    crowd = orders(DAYS[3], [1.0] * 40, first_id=900).with_columns(
+        customer=pl.Series([f"c{number}" for number in range(40)])
+    )
+    tiny.land_orders("crowd", crowd)
+    build(tiny)
+
+    crowded = found(tiny)["cardinality:spend_2d"]
+
+    assert f"spend_2d of {DAYS[3]}: " in crowded.sentence
+    assert "max_new_entities" in crowded.sentence
+    assert str(DAYS[3]) == crowded.details["days"]
+
+
 def test_a_view_that_is_marked_is_not_ready(tiny: TinyProject) -> None:
     build(tiny)
     mark = {"reason": "3 keys were evicted.", "at_us": 1_741_700_000_000_000}
@@ -178,6 +221,25 @@ def test_committed_days_that_nobody_pushes_are_told_after_half_an_hour(
     behind = found(tiny)["parity:seals:spend_2d"]
     assert "8 committed days of spend_2d" in behind.sentence
     assert "lockstep push spend_2d" == behind.fix
+
+
+def test_days_that_are_committed_one_after_the_other_are_waited_for_from_the_last_one(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.ingest()
+    start = tiny.store.now()
+
+    def at(minutes: int) -> None:
+        monkeypatch.setattr(tiny.store, "now", lambda: start + timedelta(minutes=minutes))
+
+    tiny.materialize("spend_2d", VIEW_DAYS[:4])
+    at(25)
+    tiny.materialize("spend_2d", VIEW_DAYS[4:])
+    at(50)
+    assert {} == found(tiny)
+
+    at(56)
+    assert "8 committed days of spend_2d" in found(tiny)["parity:seals:spend_2d"].sentence
 
 
 def test_buckets_that_lost_their_seal_are_told_as_such_and_from_now_on(tiny: TinyProject) -> None:
@@ -231,6 +293,25 @@ def test_a_view_file_that_breaks_is_told_and_ends_none_of_its_problems(
     assert ["run_failed:broken:spend_2d"] == [each.key for each in seen.problems]
     assert not seen.over("stale:spend_2d")
     assert seen.over("stale:orders_1d")
+
+
+def test_one_part_that_breaks_is_unknown_and_hides_nothing(
+    later: TinyProject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(*_: object) -> None:
+        message = "customer_7"
+        raise TypeError(message)
+
+    monkeypatch.setattr("lockstep.alerts.lake.late_and_duplicate", breaks)
+    monkeypatch.setattr("lockstep.alerts.online.unsealed_days", breaks)
+
+    seen = look(later.store)
+
+    assert "stale:spend_2d" in {each.key for each in seen.problems}
+    assert "TypeError" == seen.unknown["late_data:orders:unusual"]
+    assert not seen.over("parity:seals:spend_2d")
+    assert "late_data:orders:unusual could not be looked at: TypeError at " in caplog.text
+    assert "customer_7" not in f"{seen} {caplog.text}"
 
 
 def test_no_text_of_a_problem_names_an_entity(tiny: TinyProject) -> None:

@@ -16,7 +16,7 @@ import pytest
 from lockstep.alerts.deliver import send
 from lockstep.alerts.mail import mail_of
 from lockstep.alerts.message import Item, Message, Standing
-from lockstep.alerts.posting import alertmanager_body, slack_body
+from lockstep.alerts.posting import alertmanager_body, slack_body, within
 from lockstep.alerts.problem import KINDS, Problem
 from lockstep.alerts.settings import AlertSettings, Receiver, parse_alerts
 from lockstep.alerts.state import States
@@ -221,6 +221,37 @@ def test_mail_goes_over_tls_with_a_login(tmp_path: Path, monkeypatch: pytest.Mon
     assert "the mail server answered 535 (SMTPAuthenticationError)" == wrong
 
 
+def test_a_password_that_smtp_cannot_say_is_told_as_that(post: MailReceiver) -> None:
+    receiver = mailbox(post.port, user_env="U", password_env="P")  # noqa: S106
+
+    why = send(receiver, message(), {"U": "lockstep", "P": "pässwort"})
+
+    assert why is not None
+    assert "U and P hold more than ASCII" in why
+    assert "pässwort" not in why
+
+
+def test_a_call_that_breaks_says_with_what_and_not_that_it_was_slow() -> None:
+    def breaks() -> str | None:
+        message = f"http://127.0.0.1/{SECRET}"
+        raise KeyError(message)
+
+    assert "KeyError" == within(9.0, breaks)
+
+
+def test_half_a_character_reaches_everybody_written_out(
+    web: WebReceiver, post: MailReceiver, tmp_path: Path
+) -> None:
+    receivers = [Receiver("hook", "webhook", url=web.url), mailbox(post.port)]
+    half = stale("a", sentence="It is file-\udcff.parquet.")
+
+    result = ticked(States(open_place(str(tmp_path))), seen(half), T0, *receivers)
+
+    assert {} == result.failed
+    assert r"It is file-\udcff.parquet." == web.requests[0].body["alerts"][0]["sentence"]
+    assert r"It is file-\udcff.parquet." in post.mails[0].get_content()
+
+
 def test_a_mail_server_without_tls_gets_no_mail(post: MailReceiver) -> None:
     why = send(mailbox(post.port, tls="starttls"), message(), {})
 
@@ -370,6 +401,26 @@ def test_settings_are_read_with_their_defaults() -> None:
     assert ("starttls", ["d@e.f"]) == (box.tls, box.to)
 
 
+def mail(sender: str, *to: str) -> dict[str, Any]:
+    return {"type": "email", "host": "h", "sender": sender, "to": [*to] or ["d@e.f"]}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["root", "Zoë of Data <data@example.com>", "Data Inc. <a@b.c>", "a@b.c, d@e.f", "a@localhost"],
+)
+def test_every_form_of_an_address_is_taken(address: str) -> None:
+    assert [address] == parse_alerts({"receivers": {"a": mail("a@b.c", address)}}).receivers[0].to
+
+
+@pytest.mark.parametrize(
+    "address", ['"', '"Team <a@b.c>', "(a@b.c", "Team: a@b.c", "a@b.c>", "a b"]
+)
+def test_what_the_mail_library_misreads_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigError, match="which is no address of mail"):
+        parse_alerts({"receivers": {"a": mail("a@b.c", address)}})
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
@@ -402,6 +453,8 @@ def test_settings_are_read_with_their_defaults() -> None:
             "min_severity must be one of page, ticket",
         ),
         ({"receivers": {"a": {"type": "email", "host": "h"}}}, "sender is missing; a: to is"),
+        ({"receivers": {"a": mail("(a@b.c")}}, "sender holds '(a@b.c', which is no"),
+        ({"receivers": {"a": mail("a@b.c", "root", "<d@e.f")}}, "to holds '<d@e.f', which is no"),
         (
             {
                 "receivers": {

@@ -32,14 +32,14 @@ STABLE = days_between(START, START + timedelta(days=7))
 SHIFTED = days_between(STABLE[-1] + timedelta(days=1), STABLE[-1] + timedelta(days=5))
 
 
-def spend_view() -> FeatureView:
+def spend_view(**limits: float) -> FeatureView:
     class Spend1d(
         Features, entity=USER, owner="team:tests", ttl=timedelta(days=2), min_rows=0,
         reference="trailing",
     ):  # fmt: skip
         """What somebody spent on the day."""
 
-        amount = Feature(pl.Float64, "Spend.", unit="USD", max_psi=0.2)
+        amount = Feature(pl.Float64, "Spend.", unit="USD", **(limits or {"max_psi": 0.2}))
 
     @feature_view(Spend1d, inputs=[EVENTS.trailing(days=1)])
     def spend_1d(events: pl.LazyFrame) -> pl.LazyFrame:
@@ -64,8 +64,8 @@ def kinds_view() -> FeatureView:
 class Drifted:
     """A view that drifts from a day on, and a feature set that uses it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.view = spend_view()
+    def __init__(self, folder: Path, **limits: float) -> None:
+        self.view = spend_view(**limits)
         self.views = [self.view]
         self.world = world(folder)
         self.open(self.world.store)
@@ -123,6 +123,34 @@ def test_three_days_ask_for_one_set_and_two_for_none(drifted: Drifted) -> None:
     told_now = drifted.tick()[KEY]
     assert f"Requested to train again: {NAME}." in told_now.sentence
     assert "for 4 days in a row" in told_now.sentence
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"max_psi": 0.2}, ("psi",)),
+        ({"max_kl": 0.1}, ("kl",)),
+        ({"max_psi": 99.0, "max_kl": 0.1}, ("kl",)),
+        ({"max_psi": 0.2, "max_kl": 0.1}, ("psi", "kl")),
+    ],
+)
+def test_the_alert_names_the_number_that_is_over_its_limit(
+    tmp_path: Path, limits: dict[str, float], words: tuple[str, ...]
+) -> None:
+    made = Drifted(tmp_path, **limits)
+    made.build(*SHIFTED[:3])
+
+    found = made.tick()[KEY]
+
+    over = [
+        f"{w.upper()} {float(found.details[w]):.2f} (limit {limits[f'max_{w}']:g})" for w in words
+    ]
+    assert f"{SHIFTED[2]}): {' and '.join(over)} on the last one. The rows" in found.sentence
+    given = {f"limit_{word}": f"{limits[f'max_{word}']:g}" for word in words}
+    assert given.items() <= found.details.items()
+    assert {"days", "first_day", "last_day", *words, *given} <= found.details.keys()
+    assert not {"psi", "kl"} - set(words) & found.details.keys()
+    assert [NAME] == made.requests()
 
 
 def test_a_restart_a_rerun_and_two_at_once_ask_for_no_other(drifted: Drifted) -> None:

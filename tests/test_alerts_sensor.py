@@ -24,6 +24,8 @@ from tests.dagster_world import (
 from tests.receivers import WebReceiver, web_receiver
 from tests.scenario import START, instant
 
+VIEWS = "pace profile spend_3d"
+
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
 
 
@@ -127,6 +129,45 @@ def lost_redis(made: DagsterWorld, url: str) -> None:
     """Let the store reach another server."""
     made.world.store.__dict__.pop("online_store", None)
     object.__setattr__(made.world.store.project, "redis_url", url)
+
+
+def test_what_a_run_of_everything_broke_a_run_of_what_is_missing_mends(
+    made: DagsterWorld, web: WebReceiver
+) -> None:
+    listen(made, web)
+    good = made.world.store.project.redis_url
+    lost_redis(made, "redis://127.0.0.1:1/0")
+    assert not made.run(D1).success, "like the schedule, which selects no asset"
+    lost_redis(made, str(good))
+
+    tick(made)
+    (problem,) = run_problems(made)
+    assert f"lockstep materialize {VIEWS} --days {D1}..{D1}" == problem["fix"]
+    assert "team:tests" == problem["owner"]
+
+    assert made.run(D1, D1, *(f"{name}_online" for name in VIEWS.split())).success
+    tick(made, minutes=1)
+    assert [] == run_problems(made)
+
+
+def test_what_a_run_of_one_asset_broke_a_run_of_everything_mends(
+    made: DagsterWorld, web: WebReceiver
+) -> None:
+    listen(made, web)
+    good = made.world.store.project.redis_url
+    lost_redis(made, "redis://127.0.0.1:1/0")
+    assert not made.run(D2, None, "spend_3d_online").success
+    lost_redis(made, str(good))
+    tick(made)
+    assert 1 == len(run_problems(made))
+
+    assert made.run(D2).success
+    tick(made, minutes=1)
+    assert [] == run_problems(made)
+
+
+def run_problems(made: DagsterWorld) -> list[Mapping[str, Any]]:
+    return [each for each in open_problems(made).values() if each["kind"] == "run_failed"]
 
 
 def test_a_run_that_failed_for_days_in_quarantine_is_told_as_quarantine_alone(

@@ -10,20 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockstep.alerts.deliver import CLAIM
-from lockstep.alerts.fold import advance, request_name
+from lockstep.alerts.fold import QUIET
 from lockstep.alerts.problem import KINDS, Look, problem, runbook
 from lockstep.alerts.settings import Receiver
-from lockstep.alerts.state import FOLDER, State, States
+from lockstep.alerts.state import CLAIM, FOLDER, States
 from lockstep.errors import ConflictError
 from lockstep.stores.files import open_place
 from tests.alert_looks import (
-    CHURN,
     HOOK,
     MINUTE,
     T0,
     Sent,
-    drifting,
     seen,
     stale,
     ticked,
@@ -65,6 +62,30 @@ def test_what_comes_back_is_another_episode(states: States, sent: Sent) -> None:
 
     assert [[("a", "new")], [("a", "resolved")], [("a", "new")]] == sent.news()
     assert 3 == len({message.id for _, message in sent})
+
+
+def test_what_comes_and_goes_is_told_as_over_when_it_has_been_gone_for_long(
+    states: States, sent: Sent
+) -> None:
+    looks = [seen(stale("a")), seen()] * 10
+    for minute, look in enumerate(looks):
+        ticked(states, look, T0 + minute * MINUTE, send=sent)
+    assert [[("a", "new")], [("a", "resolved")], [("a", "new")]] == sent.news()
+
+    gone = T0 + (len(looks) - 1) * MINUTE
+    ticked(states, seen(), gone + QUIET - MINUTE, send=sent)
+    assert 3 == len(sent)
+    ticked(states, seen(), gone + QUIET, send=sent)
+
+    assert [("a", "resolved")] == sent.news()[-1]
+    assert gone == sent[-1][1].items[0].healed
+
+
+def test_what_comes_back_after_a_while_is_over_at_once_again(states: States, sent: Sent) -> None:
+    for at, look in [(0, seen(stale("a"))), (1, seen()), (16, seen(stale("a"))), (17, seen())]:
+        ticked(states, look, T0 + at * MINUTE, send=sent)
+
+    assert ["new", "resolved", "new", "resolved"] == [items[0][1] for items in sent.news()]
 
 
 def test_problems_of_one_owner_and_kind_are_one_message(states: States, sent: Sent) -> None:
@@ -136,6 +157,59 @@ def test_a_look_that_is_older_than_the_last_changes_nothing(states: States, sent
     ticked(states, seen(stale("a")), T0 + MINUTE / 2, send=sent)
 
     assert [[("a", "new")], [("a", "resolved")]] == sent.news()
+
+
+def test_a_clock_that_was_ahead_once_silences_nobody(
+    states: States, sent: Sent, caplog: pytest.LogCaptureFixture
+) -> None:
+    year = timedelta(days=365)
+    ticked(states, seen(stale("a")), T0, send=sent)
+    ahead = [stale("a"), replace(stale("b"), since=T0 + year)]
+    ticked(states, seen(*ahead), T0 + year, send=sent)
+    assert "" == caplog.text
+
+    ticked(
+        states, seen(stale("b")), T0 + 20 * MINUTE, replace(HOOK, remind_after_hours=1), send=sent
+    )
+    state = states.newest()
+    instants = [(ep.opened, ep.problem.since, ep.healed) for ep in state.episodes.values()]
+    assert [(T0 + 20 * MINUTE, T0 + 20 * MINUTE, None)] == instants
+    assert T0 + 20 * MINUTE == state.at
+    assert [("b", "ongoing"), ("a", "resolved")] == sent.news()[-1]
+    assert 1 == caplog.text.count("a clock was ahead")
+
+    for minute in (21, 81, 90):
+        receiver = replace(HOOK, remind_after_hours=1)
+        ticked(states, seen(stale("b")), T0 + minute * MINUTE, receiver, send=sent)
+    assert [("b", "ongoing")] == sent.news()[-1]
+    assert 4 == len(sent)
+    assert 1 == caplog.text.count("a clock was ahead")
+
+
+def test_a_clock_that_was_ahead_is_told_of_once_even_if_nothing_changes(
+    states: States, sent: Sent, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticked(states, seen(stale("a")), T0 + timedelta(days=9), send=sent)
+    for minute in range(3):
+        ticked(states, seen(stale("a")), T0 + minute * MINUTE, send=sent)
+
+    assert 1 == len(sent)
+    assert 1 == caplog.text.count("a clock was ahead")
+
+
+def test_a_claim_of_a_clock_that_was_ahead_ends(states: States, sent: Sent) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def dies(*_: object) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        ticked(states, seen(stale("a")), T0 + timedelta(days=9), send=dies)
+    for at in (T0, T0 + CLAIM):
+        ticked(states, seen(stale("a")), at, send=sent)
+
+    assert [[("a", "new")]] == sent.news()
 
 
 # Receivers
@@ -230,6 +304,37 @@ def test_a_message_that_is_refused_keeps_no_other_back(states: States) -> None:
     assert ["team:shop"] == told
 
 
+def test_one_receiver_that_breaks_is_told_to_no_other_again(
+    states: States, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = replace(HOOK, name="good")
+    told: list[str] = []
+
+    def send(receiver: Receiver, *_: object) -> str | None:
+        told.append(receiver.name)
+        if receiver.name == "hook":
+            message = "https://hooks.example.com/s3cr3t"
+            raise TypeError(message)
+        return None
+
+    for minute in range(6):
+        result = ticked(states, seen(stale("a")), T0 + minute * MINUTE, HOOK, good, send=send)
+
+    assert {"hook": 6, "good": 1} == {name: told.count(name) for name in told}
+    assert {"hook": "TypeError"} == result.failed
+    trouble = states.newest().troubles["hook"]
+    assert (6, "TypeError") == (trouble.times, trouble.why)
+    assert "hook could not be told: TypeError at " in caplog.text
+    assert "s3cr3t" not in caplog.text
+
+
+def test_half_a_character_in_a_sentence_is_written_out(states: States, sent: Sent) -> None:
+    ticked(states, seen(stale("a", sentence="It is file-\udcff.parquet.")), T0, send=sent)
+
+    (episode,) = states.newest().episodes.values()
+    assert r"It is file-\udcff.parquet." == episode.problem.sentence
+
+
 def test_who_is_added_later_is_told_of_what_goes_on(states: States, sent: Sent) -> None:
     ticked(states, seen(stale("a")), T0, send=sent)
     ticked(states, seen(stale("a")), T0 + MINUTE, HOOK, replace(HOOK, name="late"), send=sent)
@@ -283,7 +388,7 @@ def test_a_tick_during_another_one_waits_for_what_that_sends(states: States, sen
 def test_a_process_that_dies_while_it_sends_costs_a_message_twice_and_none(
     states: States, sent: Sent
 ) -> None:
-    class KilledError(Exception):
+    class KilledError(BaseException):
         pass
 
     def dies(receiver: Receiver, message: object, _: object) -> str | None:
@@ -364,9 +469,14 @@ def test_whatever_is_seen_and_fails_everybody_knows_all_in_the_end(
     believed: dict[str, str] = {}
     messages = 0
 
-    for minute, (names, works) in enumerate([*steps, (steps[-1][0], True)]):
+    # What comes and goes is over after a while.
+    times = [T0 + minute * MINUTE for minute in range(len(steps))]
+    later = [times[-1] + n * QUIET for n in (1, 2, 3)]
+    last = (steps[-1][0], True)
+
+    for at, (names, works) in zip([*times, *later], [*steps, last, last, last], strict=True):
         sent = Sent() if works else Sent(*["down"] * 9)
-        ticked(states, seen(*map(stale, sorted(names))), T0 + minute * MINUTE, send=sent)
+        ticked(states, seen(*map(stale, sorted(names))), at, send=sent)
         for items in sent.news():
             messages += 1
             for subject, standing in items:
@@ -375,120 +485,8 @@ def test_whatever_is_seen_and_fails_everybody_knows_all_in_the_end(
                 believed[subject] = "healed" if standing == "resolved" else "open"
 
     assert steps[-1][0] == {name for name, stage in believed.items() if stage == "open"}
-    assert messages <= len(steps) + 1
+    assert messages <= len(steps) + 3
     place.delete_all("alerts")
-
-
-# Drift asks for training sets
-
-DAYS = ("2026-11-18", "2026-11-19", "2026-11-20")
-
-
-def requests_after(*looks: Look) -> dict[str, tuple[str, ...]]:
-    state = State()
-    for minute, look in enumerate(looks):
-        state = advance(state, look, T0 + minute * MINUTE, [CHURN])
-    return {name: request.features for name, request in state.retraining.items()}
-
-
-def test_an_episode_of_drift_asks_for_one_training_set_and_says_so() -> None:
-    look = drifting("txn_7d:sum_amt_7d", days=DAYS)
-
-    state = advance(State(), look, T0, [CHURN])
-
-    (name,) = state.retraining
-    (episode,) = state.episodes.values()
-    assert "churn_v1_drift_20261118" == name
-    assert f"Requested to train again: {name}." in episode.problem.sentence
-    assert name == episode.problem.details["training_sets"]
-
-
-def test_an_episode_that_goes_on_asks_for_no_other() -> None:
-    first = drifting("txn_7d:sum_amt_7d", days=DAYS)
-    later = drifting("txn_7d:sum_amt_7d", days=[*DAYS, "2026-11-21", "2026-11-22"])
-
-    assert {"churn_v1_drift_20261118"} == requests_after(first, first, later).keys()
-
-
-def test_a_rerun_that_moves_the_first_day_asks_for_no_other() -> None:
-    before = drifting("txn_7d:sum_amt_7d", days=DAYS)
-    shorter = drifting("txn_7d:sum_amt_7d", days=[*DAYS[1:], "2026-11-21"])
-    longer = drifting("txn_7d:sum_amt_7d", days=["2026-11-17", *DAYS])
-
-    assert 1 == len(requests_after(before, shorter, longer))
-
-
-def test_features_that_drift_on_the_same_days_ask_for_one_set_of_their_feature_set() -> None:
-    first = drifting("txn_7d:sum_amt_7d", days=DAYS)
-    both = drifting("txn_7d:sum_amt_7d", "txn_7d:count_7d", days=DAYS)
-
-    assert [("txn_7d:sum_amt_7d", "txn_7d:count_7d")] == list(requests_after(first, both).values())
-
-
-def test_the_next_episode_asks_for_another_set() -> None:
-    first = drifting("txn_7d:sum_amt_7d", days=DAYS)
-    later = drifting("txn_7d:sum_amt_7d", days=["2026-12-01", "2026-12-02", "2026-12-03"])
-
-    assert 2 == len(requests_after(first, seen(), later))
-
-
-def test_every_feature_set_that_uses_the_feature_gets_one() -> None:
-    other = replace(CHURN, name="spend_v2")
-    unrelated = replace(CHURN, name="other_v1", features=["recency:days"])
-    look = drifting("txn_7d:sum_amt_7d", days=DAYS)
-
-    state = advance(State(), look, T0, [CHURN, other, unrelated])
-
-    assert {"churn_v1", "spend_v2"} == {of.feature_set for of in state.retraining.values()}
-
-
-def test_a_set_of_several_entities_is_requested_with_the_spine_of_a_kept_one() -> None:
-    mixed = replace(CHURN, entities=["household", "product"], kept="churn_november")
-
-    state = advance(State(), drifting("txn_7d:sum_amt_7d", days=DAYS), T0, [mixed])
-
-    (asked,) = state.retraining.values()
-    assert ("churn_v1", "churn_november") == (asked.feature_set, asked.like)
-
-
-def test_one_of_several_entities_that_was_never_kept_is_not_and_the_alert_says_so() -> None:
-    mixed = replace(CHURN, entities=["household", "product"])
-
-    state = advance(State(), drifting("txn_7d:sum_amt_7d", days=DAYS), T0, [mixed])
-
-    (episode,) = state.episodes.values()
-    assert {} == state.retraining
-    assert "No training set was requested for churn_v1: it joins several" in str(episode)
-
-
-def test_two_sensors_at_once_ask_for_one_set(tmp_path: Path) -> None:
-    together = threading.Barrier(2)
-    looks = [
-        drifting("txn_7d:sum_amt_7d", days=DAYS),
-        drifting("txn_7d:sum_amt_7d", days=(*DAYS[1:], "2026-11-21")),
-    ]
-
-    def one(look: Look) -> None:
-        mine = States(open_place(str(tmp_path)))
-        together.wait(10)
-        ticked(mine, look, T0, send=Sent())
-
-    threads = [threading.Thread(target=one, args=(look,)) for look in looks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert 1 == len(States(open_place(str(tmp_path))).newest().retraining)
-
-
-def test_names_of_requests_are_names_of_training_sets_and_told_apart() -> None:
-    long = "a" * 60
-
-    names = {request_name(name, "2026-11-18") for name in (long, f"{long}b", "churn_v1")}
-
-    assert 3 == len(names)
-    assert all(len(name) <= 63 for name in names)
 
 
 def test_every_kind_has_a_page() -> None:

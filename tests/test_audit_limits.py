@@ -1,6 +1,7 @@
 """Each limit of cardinality and drift: at it a day passes, a row or a hair above it fails."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from statistics import median
 from typing import Any
@@ -113,6 +114,106 @@ class TestRows:
         found = cardinality(rows, contract(max_rows=most, max_growth=growth), after(before))
 
         assert crossed == found.blocks == (not found.passed)
+
+
+class TestFewRows:
+    def test_a_third_of_the_usual_rows_passes_and_one_row_less_warns_with_the_numbers(self) -> None:
+        before = after([3_000] * 27 + [90_000])  # one odd day moves no median
+
+        least, under = (cardinality(rows, contract(), before) for rows in (1_000, 300))
+
+        assert least.passed
+        assert not cardinality(999, contract(), before).passed
+        assert not under.passed
+        assert not under.blocks
+        assert "warn" == under.severity
+        assert (
+            "The day has 300 rows, 10.0 times fewer than the 3,000 of the 4 earlier days of the "
+            "same weekday (their median), more than max_shrink=3.0."
+        ) == under.message
+        assert {"rows": 300, "usual_rows": 3_000} == under.numbers
+
+    def test_with_one_day_of_the_same_weekday_all_days_are_what_is_usual(self) -> None:
+        found = cardinality(300, contract(), after([3_000] * 6 + [600] + [3_000] * 2))
+
+        assert (
+            "The day has 300 rows, 10.0 times fewer than the 3,000 of the 9 earlier days (their "
+            "median), more than max_shrink=3.0."
+        ) == found.message
+
+    def test_a_weekday_that_is_always_quiet_warns_only_if_it_is_quieter_still(self) -> None:
+        weeks = after(([20_000] * 6 + [3_000]) * 4)  # the newest first, so every Friday is quiet
+
+        quiet, quieter = (cardinality(rows, contract(), weeks) for rows in (3_000, 900))
+
+        assert quiet.passed
+        assert "the 3,000 of the 4 earlier days of the same weekday" in quieter.message
+
+    def test_a_weekday_that_is_always_busy_warns_though_other_days_have_as_few(self) -> None:
+        weeks = after(([2_000] * 6 + [20_000]) * 4)
+
+        assert not cardinality(2_000, contract(), weeks).passed
+
+    def test_it_needs_seven_earlier_days_and_a_thousand_usual_rows(self) -> None:
+        few, enough = after([9_000] * 6), after([9_000] * 7)
+        small, large = after([999] * 28), after([1_000] * 28)
+
+        found = [cardinality(10, contract(), before).passed for before in (few, enough)]
+        sized = [cardinality(10, contract(), before).passed for before in (small, large)]
+
+        assert [True, False] == found == sized
+
+    def test_a_day_without_rows_has_a_sentence_too(self) -> None:
+        found = cardinality(0, contract(min_rows=0), after([9_000] * 7))
+
+        assert "The day has 0 rows, 9,000.0 times fewer than the 9,000 of" in found.message
+
+    def test_a_view_may_shrink_without_limit_if_it_says_so(self) -> None:
+        assert cardinality(1, contract(max_shrink=None), after([9_000] * 28)).passed
+
+    def test_rows_that_only_close_who_left_do_not_make_up_for_those_that_are_lost(self) -> None:
+        usual = after([2_500] * 28)
+        closed = dict.fromkeys(usual.profiles, 500)
+        lost = replace(usual, closed={**closed, DAY: 1_900})
+        calm = replace(usual, closed={**closed, DAY: 600})
+
+        found = [cardinality(2_100, contract(), before) for before in (calm, lost)]
+
+        assert [True, False] == [verdict.passed for verdict in found]
+        assert (
+            "The day has 200 rows without the 1,900 that close what left, 10.0 times fewer than "
+            "the 2,000 of the 4 earlier days of the same weekday (their median), more than "
+            "max_shrink=3.0."
+        ) == found[1].message
+
+    def test_days_that_closed_many_do_not_make_a_usual_one_small(self) -> None:
+        usual = after([9_000] * 28)
+        busy = replace(usual, closed=dict.fromkeys(usual.profiles, 7_000))
+
+        assert cardinality(2_000, contract(), busy).passed
+
+    def test_too_many_rows_block_also_beside_too_few(self) -> None:
+        found = cardinality(200, contract(max_rows=100), after([9_000] * 28))
+
+        assert found.blocks
+        assert "more than max_rows=100. The day has 200 rows, 45.0 times fewer" in found.message
+
+    @given(
+        rows=st.integers(0, 4_000),
+        before=st.lists(st.integers(0, 6_000), max_size=28),
+        shrink=st.none() | st.floats(1.5, 50),
+    )
+    def test_it_warns_exactly_when_the_limit_is_crossed(
+        self, rows: int, before: list[int], shrink: float | None
+    ) -> None:
+        same = before[6::7]
+        usual = median(same if len(same) >= 2 else before) if len(before) >= 7 else 0
+        crossed = shrink is not None and usual >= 1_000 and rows < usual / shrink
+
+        found = cardinality(rows, contract(max_growth=None, max_shrink=shrink), after(before))
+
+        assert crossed == (not found.passed)
+        assert not found.blocks
 
 
 class TestNewEntities:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from lockstep import Feature, Features, feature_view
+from lockstep.alerts.lake import look_at_lake
 from lockstep.materialize import preview
 from lockstep.outcome import DayOutcome
 from lockstep.profile import EntityCounts
@@ -17,7 +18,18 @@ from lockstep.rebuild import rebuild
 from lockstep.release import release_frame
 from lockstep.time import as_of, days_between
 from lockstep.view import FeatureView
-from tests.scenario import EVENTS, START, USER, ZONE, Views, World, event, make_views, world
+from tests.scenario import (
+    EVENTS,
+    START,
+    USER,
+    ZONE,
+    Views,
+    World,
+    catalog_of,
+    event,
+    make_views,
+    world,
+)
 
 USUAL = 12
 DAYS = days_between(START, START + timedelta(days=9))
@@ -161,6 +173,55 @@ class TestExplosion:
         revisions = {BAD: lake.table(view).head().days[BAD].revision}
         assert {"amount_3d", "events_3d"} == set(lake.profiles(view.name, revisions)[BAD])
         assert {} == lake.entity_counts(view.name, revisions)
+
+
+class TestFewRows:
+    MANY, LEFT = 1_500, 150
+
+    @pytest.fixture
+    def shrunk(self, tmp_path: Path, redis_url: str) -> World:
+        """Seven days of a view of one day that closes; then nine of ten of its rows are lost."""
+
+        class Daily(
+            Features, entity=USER, owner="team:tests", ttl=timedelta(days=3), when_absent="empty"
+        ):
+            """What somebody spent on one day."""
+
+            amount = Feature(pl.Float64, "Spend.", empty=0.0)
+
+        @feature_view(Daily, inputs=[EVENTS.trailing(days=1)])
+        def daily(events: pl.LazyFrame) -> pl.LazyFrame:
+            return events.group_by("user_id").agg(amount=pl.col("amount").sum())
+
+        found = world(tmp_path, redis_url=redis_url, views=replace(make_views(), pace=daily))
+        found.clock.now = as_of(DAYS[7], ZONE) + timedelta(hours=1)
+        for day in DAYS[:8]:
+            land(found, day, self.LEFT if day == DAYS[7] else self.MANY)
+        found.ingest(DAYS[0], DAYS[7])
+        return found
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_a_day_that_lost_nine_of_ten_rows_is_committed_and_a_ticket(
+        self, shrunk: World, *, together: bool
+    ) -> None:
+        view, lake = shrunk.views.pace, shrunk.store.lake
+        runs = [(DAYS[0], DAYS[7])] if together else [(day, day) for day in DAYS[:8]]
+
+        outcomes = [outcome for run in runs for outcome in shrunk.build(view, *run)]
+
+        said = verdict(outcomes[-1], "cardinality")
+        assert ["committed"] * 8 == [outcome.status for outcome in outcomes]
+        assert [True] * 7 == [verdict(o, "cardinality").passed for o in outcomes[:-1]]
+        assert ("warn", self.MANY) == (said.severity, outcomes[-1].rows)
+        assert (
+            "The day has 150 rows without the 1,350 that close what left, 10.0 times fewer than "
+            "the 1,500 of the 7 earlier days (their median), more than max_shrink=3.0."
+        ) == said.message
+        look = look_at_lake(lake, catalog_of([view]), shrunk.clock(), "team:tests")
+        (ticket,) = [one for one in look.problems if one.kind == "cardinality"]
+        assert f"{view.name} of {DAYS[7]}: {said.message}" in ticket.sentence
+        assert ticket.sentence.endswith("The day is committed and served.")
+        assert ("ticket", "docs/runbooks/cardinality.md") == (ticket.severity, ticket.runbook)
 
 
 class TestComparedWith:

@@ -282,7 +282,7 @@ def test_a_preview_that_would_be_quarantined_is_exit_1(tiny: TinyProject) -> Non
     assert found["passed"] is False
     assert [v["check"] for v in found["verdicts"] if not v["passed"]] == ["contract"]
     assert "The day would be quarantined." in shown
-    assert "Rows that break the contract" in shown
+    assert "Rows that fail the check contract" in shown
 
 
 @pytest.mark.parametrize("day", ["2025-03-12", "soon", "2025-03-10..2025-03-11"])

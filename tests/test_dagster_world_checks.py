@@ -13,7 +13,7 @@ from feature_assets.sources import SERVED_FEATURES
 from lockstep.time import days_between
 from schedules.daily import world_job, world_schedule
 from tests.dagster_world import DagsterWorld, dagster_world
-from tests.scenario import START, event, instant
+from tests.scenario import EVENTS, START, event, instant
 
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
 
@@ -72,6 +72,66 @@ def test_late_rows_and_the_days_that_wait_for_them_are_shown(made: DagsterWorld)
     assert dg.AssetCheckSeverity.WARN == after.severity
     assert 40 == after.metadata["late"].value
     assert "docs/runbooks/late_data.md" == after.metadata["runbook"].value
+
+
+def compared(made: DagsterWorld) -> dg.AssetCheckEvaluation:
+    """Run the check `parity` of `spend_3d`."""
+    key = dg.AssetCheckKey(dg.AssetKey("spend_3d_online"), "parity")
+    job = made.definitions.resolve_job_def("state_of_the_world")
+    result = job.get_subset(asset_check_selection={key}).execute_in_process(instance=made.instance)
+    (found,) = result.get_asset_check_evaluations()
+    return found
+
+
+def test_a_backfill_that_computes_for_an_hour_fails_no_parity_check_until_it_stops(
+    made: DagsterWorld,
+) -> None:
+    """Its days are committed by and by, and pushed last; nothing was pushed before."""
+    seen = []
+    for day in DAYS[-5:-2]:
+        made.world.build(made.views.spend_3d, day)
+        made.world.clock.now += timedelta(minutes=25)
+        seen.append(compared(made))
+    made.world.clock.now += timedelta(minutes=5)
+    dead = compared(made)
+    made.world.push(made.views.spend_3d)
+    pushed = compared(made)
+
+    assert [True, True, True, False, True] == [one.passed for one in (*seen, dead, pushed)]
+    assert "spend_3d: 3 days are committed and not pushed yet" in (seen[-1].description or "")
+    assert 3 == seen[-1].metadata["unsealed_days"].value
+    assert "Repair: lockstep push spend_3d" in (dead.description or "")
+
+
+def test_a_day_that_waits_is_told_all_the_same_to_who_asks(made: DagsterWorld) -> None:
+    made.world.build(made.views.spend_3d, DAYS[-5])
+    made.world.push(made.views.spend_3d)
+    made.world.build(made.views.spend_3d, DAYS[-4])
+
+    (asked,) = made.world.store.parity("spend_3d")
+
+    assert compared(made).passed
+    assert not asked.holds
+    assert "1 day is committed and not pushed yet" in asked.sentence
+    assert "Repair: lockstep push spend_3d" in asked.sentence
+
+
+def test_what_may_be_empty_is_named_where_its_age_is_not_asked(made: DagsterWorld) -> None:
+    catalog, view = made.world.store.catalog, made.views.spend_3d
+    strict = replace(view.inputs[0], of=replace(EVENTS, may_be_empty=False))
+    asked = replace(view, name="asked", inputs=(strict,))
+    checks = world_checks(replace(catalog, views={**catalog.views, "asked": asked}))
+    said = {
+        spec.asset_key.path[-1]: str(spec.description)
+        for check in checks
+        for spec in check.check_specs
+        if spec.name == "freshness"
+    }
+
+    assert said["asked"].endswith("; an empty run can't reset it.")
+    assert "unless what is empty is events: a day may bring no rows of it" in said["spend_3d"]
+    assert "unless what is empty is events:" in said["pace"], "through the view that it reads"
+    assert "unless what is empty is people:" in said["profile"]
 
 
 def test_every_hour_all_checks_run_and_in_between_those_that_change_in_minutes(

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,43 @@ def test_losing_for_ever_ends_in_an_error_that_names_the_days(
         table.commit([proposal(first), proposal(second)], now=clock())
 
     assert table.head().days[first].revision == 1
+
+
+def test_a_day_that_may_replace_one_revision_replaces_no_other(table: DayTable) -> None:
+    first, other = proposal(DAY), proposal(DAY, rows(DAY, 2.0))
+
+    table.commit([replace(first, onto=0)], now=clock())
+    with pytest.raises(ConflictError, match="Expected revision 0, got revision 1"):
+        table.commit([replace(other, onto=0)], now=clock())
+    with pytest.raises(ConflictError, match="Expected revision 2, got revision 1"):
+        table.commit([replace(other, onto=2)], now=clock())
+    (same,) = table.commit([replace(first, onto=0)], now=clock())
+    (done,) = table.commit([replace(other, onto=1)], now=clock())
+
+    assert (1, False, 2, True) == (same.revision, same.changed, done.revision, done.changed)
+
+
+def test_each_attempt_looks_again_at_what_a_day_may_replace(
+    table: DayTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = days_from(DAY, 2)
+    others = {0: first, 2: second}  # the chunk loses for the first day, then the second day loses
+
+    def other(count: int) -> None:
+        if count in others:
+            day = others[count]
+            table_at(table.uri).commit([proposal(day, rows(day, 2.0))], now=clock())
+
+    interfere(monkeypatch, other)
+
+    with pytest.raises(
+        ConflictError, match=rf"of txn_7d.*Certified: {first}\. Not written: {second}"
+    ):
+        table.commit([proposal(first), replace(proposal(second), onto=0)], now=clock())
+
+    head = table.head().days
+    assert (2, 1) == (head[first].revision, head[second].revision)
+    assert [2.0] * 3 == table.read_day(second)["sum_amt_7d"].to_list()
 
 
 @pytest.mark.parametrize("lost", [1, 3])

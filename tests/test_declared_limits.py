@@ -82,6 +82,13 @@ CONTRACTS: dict[str, tuple[dict[str, Any], str]] = {
             "a number above 1, e.g. max_growth=10.0, or None for no limit."
         ),
     ),
+    "a shrinking that is none": (
+        {"max_shrink": 1.0},
+        (
+            "Contract 'Did' has max_shrink=1.0. It says how many times fewer rows than usual pass: "
+            "give a number above 1, e.g. max_shrink=3.0, or None for no limit."
+        ),
+    ),
     "percent for a share": (
         {"max_new_entities": 50},
         (
@@ -139,12 +146,19 @@ def test_limits_at_their_bounds_are_sound() -> None:
         min_rows=1,
         max_rows=1,
         max_growth=1.001,
+        max_shrink=1.001,
         max_new_entities=1.0,
         parity=1,
         latency=timedelta(microseconds=1),
         objective=0.001,
     )
-    none = contract(max_growth=None, max_new_entities=0.0, parity="all", reference="weekday")
+    none = contract(
+        max_growth=None,
+        max_shrink=None,
+        max_new_entities=0.0,
+        parity="all",
+        reference="weekday",
+    )
 
     assert () == edge.problems == none.problems
 
@@ -155,6 +169,7 @@ def test_no_limit_changes_the_meaning_of_a_contract() -> None:
         Feature(pl.Int64, "A number.", max_psi=0.1, max_kl=0.1, drift="block"),
         max_rows=5,
         max_growth=2.0,
+        max_shrink=2.0,
         max_new_entities=0.5,
         reference="trailing",
         parity="all",
@@ -168,8 +183,8 @@ def test_no_limit_changes_the_meaning_of_a_contract() -> None:
         f.name for f in fields(Contract) if getattr(plain, f.name) != getattr(limited, f.name)
     }
     assert different == {
-        *("features", "max_rows", "max_growth", "max_new_entities", "reference", "parity"),
-        *("latency", "objective"),
+        *("features", "max_rows", "max_growth", "max_shrink", "max_new_entities", "reference"),
+        *("parity", "latency", "objective"),
     }
 
 

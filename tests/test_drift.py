@@ -248,7 +248,7 @@ def test_too_few_days_are_no_reference_and_later_ones_do_not_count() -> None:
     empty = profile(frame_of(number=[]), CONTRACT)
     six = before(TUESDAY, [column] * 6)
     later = {TUESDAY + timedelta(days=n): column for n in range(9)}
-    old = {TUESDAY - timedelta(days=n): column for n in range(29, 60)}
+    old = {TUESDAY - timedelta(days=n): column for n in range(57, 90)}
     days = {**six, **later, **old}
 
     assert {} == references_of(CONTRACT, TUESDAY, days, {})
@@ -362,3 +362,8 @@ def test_either_limit_may_be_exceeded() -> None:
     assert not replace(drift, limit=0.3).over
     assert not replace(drift, limit=None).over
     assert replace(drift, limit=None, kl_limit=0.05).over
+    assert ["PSI 0.30 (limit 0.2)"] == [str(each) for each in drift.exceeded]
+    both = replace(drift, kl_limit=0.05).exceeded
+    assert ["PSI 0.30 (limit 0.2)", "KL 0.10 (limit 0.05)"] == [str(each) for each in both]
+    alone = replace(drift, limit=None, kl_limit=0.05).exceeded
+    assert ["KL 0.10 (limit 0.05)"] == [str(each) for each in alone]

@@ -155,7 +155,7 @@ def test_the_run_says_what_failed_and_which_days_wait_for_it(made: World) -> Non
 
     item = f"{D3}-{ranged[1].content_hash[:8]}"
     assert ranged[1].message == (
-        "1 of 2 rows break amount: greater_than_or_equal_to(0). The day was quarantined as "
+        "1 of 2 rows break amount: at least 0 (1 row). The day was quarantined as "
         f"{item}; what was certified before stays. Look: lockstep quarantine show daily {item}"
     )
     assert reading[0].message == (
@@ -337,17 +337,17 @@ def broken(expression: pl.Expr, **promise: Any) -> FeatureView:
         (
             broken(pl.lit(float("nan")), nullable=False, at_least=None),
             "contract",
-            "1 of 1 rows break amount: not_nullable.",
+            "1 of 1 rows break amount: required (1 row).",
         ),
         (
             broken(pl.lit(11.0), at_most=10),
             "contract",
-            "1 of 1 rows break amount: less_than_or_equal_to(10).",
+            "1 of 1 rows break amount: at most 10 (1 row).",
         ),
         (
             broken(pl.lit(3.0), one_of=(1.0, 2.0)),
             "contract",
-            "1 of 1 rows break amount: isin([1.0, 2.0]).",
+            "1 of 1 rows break amount: one of 1.0, 2.0 (1 row).",
         ),
     ],
 )

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from lockstep.hashing import content_hash
 from lockstep.late import LateAndDuplicate, late_and_duplicate
+from lockstep.stores.proposal import Proposal
 from tests.scenario import EVENTS, World, event, instant, world
 
 FIRST = date(2026, 3, 3)
@@ -127,3 +129,66 @@ def test_a_source_that_was_never_ingested_has_no_answer(tmp_path: Path) -> None:
     made = world(tmp_path)
 
     assert late_and_duplicate(made.store.lake, EVENTS, made.clock.now) is None
+
+
+def test_a_second_look_at_old_days_makes_no_old_row_late_again(shop: World) -> None:
+    shop.land("events", [event(f"late {n}", n, DAYS[0]) for n in range(15)], "late.parquet")
+    shop.clock.now += timedelta(hours=1)
+    shop.ingest(DAYS[0], DAYS[0])
+    shop.clock.now += timedelta(days=10)
+    before = look(shop)
+
+    outcomes = shop.ingest(DAYS[0], DAYS[-1])
+    after = look(shop)
+
+    assert {"unchanged"} == {outcome.status for outcome in outcomes}
+    assert (0, 15 / 4) == (before.late, before.usual_late)
+    assert before == after
+
+    shop.clock.now += timedelta(days=60)
+    shop.ingest(DAYS[0], DAYS[-1])
+    assert (0, 0.0) == (look(shop).late, look(shop).usual_late)
+    assert look(shop).holds
+
+
+def test_a_row_that_is_late_today_brings_no_older_one_back(shop: World) -> None:
+    shop.land("events", [event(f"late {n}", n, DAYS[0]) for n in range(15)], "late.parquet")
+    shop.clock.now += timedelta(hours=1)
+    shop.ingest(DAYS[0], DAYS[0])
+    shop.clock.now += timedelta(days=20)
+    shop.land("events", [event("last", 1, DAYS[0])], "last.parquet")
+    shop.ingest(DAYS[0], DAYS[0])
+
+    found = look(shop)
+
+    assert (1, [DAYS[0]], 15 / 4) == (found.late, found.late_days, found.usual_late)
+    assert 16 == shop.store.committed(EVENTS)[DAYS[0]].note["late"]
+
+    shop.clock.now += timedelta(days=50)
+    shop.land("events", [event("last", 1, DAYS[0], 2.0)], "restated.parquet")
+    (restated,) = shop.ingest(DAYS[0], DAYS[0])
+    assert ("committed", 16) == (restated.status, restated.counts["late_rows"])
+    assert (0, 0.0) == (look(shop).late, look(shop).usual_late)
+
+    shop.land("events", [event("very last", 1, DAYS[0])], "very last.parquet")
+    shop.ingest(DAYS[0], DAYS[0])
+    assert 1 == len(shop.store.committed(EVENTS)[DAYS[0]].note["late_came"])
+    assert (1, 0.0) == (look(shop).late, look(shop).usual_late)
+
+
+def test_late_rows_of_which_only_the_number_was_kept_came_with_the_last_commit(
+    shop: World,
+) -> None:
+    day = DAYS[-2]
+    table = shop.store.lake.table(EVENTS)
+    frame = table.read_day(day).drop("known_at", "day").head(19)
+    noted = {"late": 7}
+    table.commit([Proposal(day, frame, content_hash(frame), noted)], now=shop.clock)
+
+    assert (7, [day]) == (look(shop).late, look(shop).late_days)
+
+    shop.clock.now += timedelta(days=9)
+    assert (0, 7 / 4) == (look(shop).late, look(shop).usual_late)
+    shop.land("events", [event("later", 1, day)], "later.parquet")
+    shop.ingest(day, day)
+    assert (2, 7 / 4) == (look(shop).late, look(shop).usual_late)

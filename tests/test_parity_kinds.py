@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 import redis
 
 from lockstep.codec import bucket_of, encode_key, header_of
 from lockstep.differing import Cause, Kind
-from lockstep.parity import Parity, parity
+from lockstep.parity import Parity, parity, valid_rows
 from lockstep.view import FeatureView
 from tests.scenario import USER
 from tests.test_g8_parity import DAYS, History, begin
@@ -262,3 +264,136 @@ def test_the_version_is_no_difference(shop: Shop) -> None:
 
     assert shop.look().holds
     assert header_of(shop.stored(1)).day == DAYS[2]
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None], *, times: int) -> None:
+    """Let something happen between the reading of Delta and that of Redis, so many times."""
+    left = [times]
+
+    def read(*words: Any, **named: Any) -> pl.DataFrame:
+        rows = valid_rows(*words, **named)
+        if left[0]:
+            left[0] -= 1
+            happens()
+        return rows
+
+    monkeypatch.setattr("lockstep.parity.valid_rows", read)
+
+
+def test_a_correction_that_is_pushed_while_both_are_compared_is_no_difference(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrected() -> None:
+        shop.history.commit(2, dict.fromkeys(PEOPLE, 11.0))
+        shop.history.push()
+
+    meanwhile(monkeypatch, corrected, times=1)
+
+    assert shop.look().holds
+
+
+def test_a_push_that_ends_between_the_reading_of_rows_and_seals_is_no_difference(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = shop.history.made.store.online_store
+    read = online.scan
+    shop.history.commit(2, dict.fromkeys(PEOPLE, 11.0))
+
+    def pushed_after(entity: str, view: str) -> list[tuple[bytes, bytes]]:
+        rows = list(read(entity, view))
+        shop.history.push()
+        return rows
+
+    monkeypatch.setattr(online, "scan", pushed_after)
+
+    assert shop.look().holds
+
+
+def test_where_something_is_pushed_during_each_comparison_nobody_is_blamed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter(range(20, 40))
+
+    def corrected() -> None:
+        shop.history.commit(2, dict.fromkeys(PEOPLE, float(next(values))))
+        shop.history.push()
+
+    meanwhile(monkeypatch, corrected, times=9)
+    found = shop.look()
+
+    assert 23 == next(values), "three comparisons, and no more"
+    assert (False, True, False) == (found.holds, found.moving, found.waits)
+    assert {"moving"} == {example.cause for example in found.examples}
+    assert "it was committed to or pushed each time that it was compared" in found.sentence
+    assert found.sentence.endswith("Compare again: lockstep parity both")
+    assert "--rebuild" not in found.sentence
+
+
+def test_a_difference_that_is_there_is_told_beside_something_that_moves_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrected() -> None:
+        shop.history.commit(2, dict.fromkeys(PEOPLE, 11.0))
+        shop.history.push()
+        foreign_row(shop)
+
+    meanwhile(monkeypatch, corrected, times=1)
+    found = shop.look()
+
+    assert (1, False) == (found.mismatch, found.moving)
+    assert "another writer" == found.examples[0].cause
+
+
+def test_days_wait_for_their_push_half_an_hour_after_the_newest_was_committed(shop: Shop) -> None:
+    shop.history.advance(24)
+    shop.history.commit(1, {1: 1.0})
+    shop.history.made.clock.now += timedelta(minutes=29)
+    shop.history.commit(2, dict.fromkeys(PEOPLE, 11.0))
+    shop.history.made.clock.now += timedelta(minutes=29)
+
+    waits = shop.look()
+    assert (False, True, True) == (waits.holds, waits.waits, waits.pushed)
+    assert "2 days are committed and not pushed yet (2026-03-02..2026-03-03)" in waits.waiting
+    assert "2 days are committed and not pushed yet" in waits.sentence
+    assert "40 of 40 entities are served as they were before" in waits.waiting
+
+    shop.history.made.clock.now += timedelta(minutes=1)
+    assert not shop.look().waits
+
+
+def test_commits_that_never_end_hide_no_push_that_never_comes(shop: Shop) -> None:
+    shop.history.advance(24)
+    waited = []
+    for number in range(21):
+        shop.history.commit(min(number, 1), {1: float(number)})
+        waited.append(shop.look().waits)
+        shop.history.made.clock.now += timedelta(minutes=20)
+
+    assert [True] * 18 + [False] * 3 == waited
+
+
+@pytest.mark.parametrize(
+    "inject", [foreign_bytes, lost, removed_by_somebody, torn_push], ids=lambda each: each.__name__
+)
+def test_what_no_push_explains_is_not_waited_for(
+    shop: Shop, inject: Callable[[Shop], None]
+) -> None:
+    shop.history.commit(1, {1: 1.0})
+    assert shop.look().waits
+
+    inject(shop)
+
+    assert not shop.look().waits
+
+
+def test_buckets_without_a_seal_beside_others_are_not_waited_for(shop: Shop) -> None:
+    names = shop.history.made.store.online_store.names.namespace
+    seals = list(shop.client.scan_iter(f"{names}:*!seal"))
+
+    shop.client.delete(seals[0])
+    part = shop.look()
+    shop.client.delete(*seals)
+    nothing = shop.look()
+
+    assert 1 < len(seals)
+    assert (False, True, False) == (part.waits, part.pushed, nothing.pushed)

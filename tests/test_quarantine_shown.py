@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from math import isnan
 from pathlib import Path
@@ -144,6 +145,31 @@ def test_no_value_that_identifies_people_is_shown_in_either_form(
     assert texts[0].count("•••") >= 10
 
 
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_column_that_the_contract_no_longer_names_is_hidden_too(
+    made: World, monkeypatch: pytest.MonkeyPatch, *, renamed: bool
+) -> None:
+    names = {"name": "full_name"} if renamed else {}
+    features = {
+        names.get(name, name): feature
+        for name, feature in bought.contract.features.items()
+        if renamed or name != "name"
+    }
+    contract = replace(bought.contract, features=features)
+    later = FeatureView("bought", contract, bought.inputs, bought.function)
+    monkeypatch.setitem(made.store.__dict__, "catalog", catalog_of([later]))
+
+    show = ("quarantine", "show", "bought", str(BAD))
+    texts = [lockstep(made, monkeypatch, *show, *form) for form in ((), ("--json",))]
+    asked = lockstep(made, monkeypatch, *show, "--show-pii")
+
+    assert ["Zora" in text for text in texts] == [False, False]
+    assert "Zora 1" in asked
+    head = json.loads(texts[1])["head"]
+    assert {"•••"} == {row["name"] for row in head}
+    assert "•••" not in {value for row in head for key, value in row.items() if key != "name"}
+
+
 def test_the_page_says_why_what_differs_and_how_to_go_on(
     made: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +222,7 @@ def test_the_reference_side_is_that_of_all_its_rows_together(
     known = {START + timedelta(days=at): {"steady": profiled(rows)} for at, rows in enumerate(days)}
     day = START + timedelta(days=len(days))
 
-    found = compared(bought.contract, "steady", profiled([1.0]), day, known, {}, None, "")
+    found = compared(bought.contract, "steady", profiled([1.0]), day, known, {}, None, "", {})
 
     rows = [value for one in days for value in one]
     finite = [value for value in rows if value is not None and not isnan(value)]

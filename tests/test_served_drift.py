@@ -1,6 +1,8 @@
 """What was really served is held against what is committed, or what a training set had."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -32,7 +34,7 @@ class Habits(Features, entity=USER, owner="team:tests", ttl=timedelta(days=2), m
     """What somebody does."""
 
     spend = Feature(pl.Float64, "Spend.", max_psi=0.2)
-    visits = Feature(pl.Int64, "Visits.")
+    visits = Feature(pl.Int64, "Visits.", max_kl=0.1)
     kind = Feature(pl.String, "Kind.", max_psi=0.2)
     email = Feature(pl.String, "Where to write.", pii=True)
 
@@ -133,7 +135,37 @@ def test_planted_drift_of_what_was_served_is_told_with_its_feature(shop: Served)
     assert not found.holds
     assert {"habits:spend", "habits:kind"} == {drift.feature for drift in found.drifting}
     assert "habits:spend has PSI" in found.sentence
-    assert "against 10 earlier days (limit 0.2)" in found.sentence
+    assert "(limit 0.2) against 10 earlier days" in found.sentence
+
+
+def test_it_is_told_which_of_the_two_numbers_is_over_its_limit(shop: Served) -> None:
+    visits = np.random.default_rng(9).poisson(6, 300)
+    shop.log(LAST, [("visits", at, "present", float(n), None) for at, n in enumerate(visits)])
+
+    (said,) = shop.look().problems
+
+    assert re.fullmatch(
+        r"habits:visits has KL \d\.\d\d \(limit 0\.1\) against 10 earlier days", said
+    )
+
+
+def test_days_that_drifted_themselves_are_no_reference(shop: Served) -> None:
+    doubled, table = np.random.default_rng(4), shop.made.store.lake.table(habits)
+    numbers = {"psi:spend": 0.9, "limit:psi:spend": 0.2}
+    note = {"verdicts": [{"check": "drift", "passed": False, "numbers": numbers}]}
+    for day in DAYS[-3:]:
+        frame = table.read_day(day).drop("known_at", "day")
+        frame = frame.with_columns(spend=pl.Series(usual(doubled) * 2))
+        table.commit([Proposal(day, frame, content_hash(frame), note)], now=shop.made.clock)
+        found = profile(frame, habits.contract)
+        shop.made.store.lake.record_profiles("habits", {(day, 2): found})
+    shop.log(LAST, spends(usual(np.random.default_rng(9), 390) * 2))
+
+    (spend,) = shop.look().features
+
+    assert spend.drift is not None
+    assert "7 earlier days within the limit" == spend.drift.against
+    assert spend.drift.over
 
 
 def test_an_entity_that_is_asked_for_often_counts_once_a_day(shop: Served) -> None:
@@ -170,6 +202,28 @@ def test_more_unknown_entities_than_usual_are_told(shop: Served) -> None:
     found = shop.look()
 
     assert "33.9% were about unknown entities (usual: 0.0%)" in found.sentence
+
+
+def test_unknown_entities_of_four_weeks_before_seven_days_are_counted(shop: Served) -> None:
+    """Held against the files that were landed, read one by one."""
+    random = np.random.default_rng(8)
+    for back in (0, 6, 7, 8, 20, 34, 35):
+        cells = random.choice(["present", "missing", "null"], 60 + back, p=[0.5, 0.3, 0.2])
+        log = [("visits", user, str(status), 1.0, None) for user, status in enumerate(cells)]
+        shop.log(LAST - timedelta(days=back), log)
+
+    found = shop.look()
+
+    counted: Counter[str] = Counter()
+    lately: Counter[str] = Counter()
+    for file in (Path(shop.made.store.project.landing) / "served_features").iterdir():
+        back = (LAST - date.fromisoformat(file.stem.removeprefix("log_"))).days
+        statuses = pl.read_parquet(file)["status"].to_list()
+        (lately if back < 7 else counted).update(statuses if back < 35 else [])
+    assert found.usual_missing == counted["missing"] / counted.total()
+    assert [LAST - timedelta(days=6), LAST] == found.days
+    (visits,) = found.features
+    assert dict(lately) == visits.statuses
 
 
 def test_what_identifies_people_has_a_status_and_no_drift(shop: Served) -> None:

@@ -250,9 +250,9 @@ def test_two_windows_over_the_limit_are_quiet_and_three_are_told(state: Path) ->
                     "runbook": "docs/runbooks/drift.md",
                 },
                 "exp_annotations": {
-                    "summary": "paid:amount has been over its PSI limit for 3 days in a row.",
-                    "description": "The feature was over its PSI limit on three days in a row. It "
-                    "is served as it is. Run: lockstep views paid",
+                    "summary": "paid:amount drifts: 3 days in a row were over its limit.",
+                    "description": "The feature was over its limit of drift on three days in a "
+                    "row. It is served as it is. Run: lockstep views paid",
                 },
             }
         ],

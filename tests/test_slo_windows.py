@@ -1,14 +1,18 @@
 """`feature_psi_windows_over`: committed days in a row over the limit, wherever it is told."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
+import polars as pl
 import pytest
 
+from lockstep import Feature, Features
 from lockstep.facts import facts
 from lockstep.metrics import feature_metrics, windows_over
+from lockstep.slo.export import RULES, exported
 from lockstep.stores.day_index import DayRecord, Head
-from tests.slo_world import views
+from tests.slo_world import SETTINGS, USER, loaded, promising, view, views
 from tests.tiny_project import NOW, TinyProject
 
 FIRST = date(2026, 3, 1)
@@ -58,3 +62,26 @@ def test_the_lakes_metrics_have_it_between_psi_and_the_end(tiny: TinyProject) ->
     names = [metric.name for metric in feature_metrics(tiny.store.lake, [PAID], NOW)]
 
     assert ("feature_psi", "feature_psi_windows_over") in list(pairwise(names))
+
+
+def test_a_limit_of_kl_alone_is_counted_and_alerted_like_one_of_psi() -> None:
+    class Scored(Features, entity=USER, owner="team:tests", ttl=None):
+        """A score."""
+
+        amount = Feature(pl.Float64, "Amount.", max_kl=0.1)
+
+    scored = view("scored", Scored)
+    numbers = {"psi:amount": 0.15, "kl:amount": 0.12, "limit:kl:amount": 0.1}
+    days = {}
+    for at, record in committed(0.0, 0.0, 0.0).days.items():
+        note = {"verdicts": [{"check": "drift", "passed": False, "numbers": numbers}]}
+        days[at] = replace(record, note=note)
+
+    assert {"amount": 3} == windows_over(scored, Head("table", 3, days))
+    alerts = {
+        (rule["alert"], rule["labels"].get("view"))
+        for rule in loaded(exported([scored, promising("plain")], SETTINGS)[RULES])
+        if "alert" in rule
+    }
+    assert ("FeaturesDrift", "scored") in alerts
+    assert ("FeaturesDrift", "plain") not in alerts

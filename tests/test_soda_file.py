@@ -187,6 +187,18 @@ def test_a_value_that_identifies_people_is_not_told(soda: SodaSession, written: 
     ) == found.message
 
 
+def test_a_value_of_a_key_is_not_told(soda: SodaSession, written: Write) -> None:
+    file, _ = written(
+        "columns:\n  - name: user_id\n    checks:\n"
+        "      - aggregate: {function: max, threshold: {must_be_less_than: 0}}\n"
+    )
+
+    found = judged(soda, file, [1.0])
+
+    assert "user_id: max is a value that identifies people" in found.message
+    assert {} == found.numbers
+
+
 def test_words_of_yaml_mean_what_they_mean_to_soda(soda: SodaSession, written: Write) -> None:
     file, _ = written(
         "columns:\n  - name: kind\n    checks:\n      - invalid: {valid_values: [a, b, yes]}\n"

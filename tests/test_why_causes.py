@@ -170,13 +170,31 @@ def test_a_healthy_value_is_as_it_should_be() -> None:
     assert also == []
 
 
-def test_a_warning_of_the_audit_is_said_of_a_value_that_is_as_it_should_be() -> None:
-    warned = {"check": "drift", "passed": False, "message": "total drifted.", "numbers": {}}
+def failed(check: str, message: str, **more: bool) -> Mapping[str, object]:
+    return {"check": check, "passed": False, "message": message, "numbers": {}, **more}
 
-    found, _ = named(remade(verdicts=[warned])(healthy()))
+
+def test_a_warning_of_the_audit_is_said_first_of_a_value_that_is_as_it_should_be() -> None:
+    many = failed("cardinality", "Half of the entities are new.")
+    verdicts = [failed("drift", "total drifted"), many, {**many, "passed": True}]
+
+    found, _ = named(remade(verdicts=verdicts)(healthy()))
 
     assert found.cause == "as it should be"
-    assert found.evidence == ["Its audit warned: total drifted."]
+    assert found.sentence == (
+        "As it should be by its code and inputs, but the audit warned: total drifted. It is the "
+        "value of 2026-11-21, revision 1."
+    )
+    assert found.evidence == ["Its audit warned: Half of the entities are new."]
+
+
+def test_what_a_person_released_is_no_warning() -> None:
+    verdicts = [failed("contract", "total is negative.", released=True)]
+
+    found, _ = named(remade(verdicts=verdicts, outcome="released")(healthy()))
+
+    assert found.sentence == "It is the value of 2026-11-21, revision 1."
+    assert found.evidence == ["A person released it after a check had failed."]
 
 
 @pytest.mark.parametrize("symptom", ON_THE_WAY)

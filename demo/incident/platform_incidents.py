@@ -71,7 +71,7 @@ BACKFILL: Final = Incident(
     "down between the commit in Delta and the push.",
     feature="txn_7d:sum_amt_7d",
     cause="correction not pushed",
-    catchers=frozenset({"check parity", "sensor reconcile", "alert parity"}),
+    catchers=frozenset({"sensor reconcile"}),
     whose=_household_of_late_baskets,
     breaks=_backfills,
     mends=_reconciled,

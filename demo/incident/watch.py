@@ -151,7 +151,7 @@ class Watch:
     def compared(self) -> Iterator[Sight]:
         """Yield what the scheduled check `parity` finds now."""
         for found in self.night.store.parity():
-            if not found.holds:
+            if not found.holds and not found.waits:
                 yield Sight(self.night.clock.now, "check parity", found.view, found.sentence)
 
     def asked(self) -> Iterator[Sight]:

@@ -7,26 +7,27 @@ means that a message comes once more: at least once is what is promised, not exa
 carry an identity by which a receiver can tell.
 """
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
-from lockstep.alerts.fold import Model, advance, differs, forget
+from lockstep.alerts.asking import Model
+from lockstep.alerts.fold import advance, differs, forget, set_back
 from lockstep.alerts.mail import send_mail
 from lockstep.alerts.message import Message, claimed, delivered, due, released
 from lockstep.alerts.posting import post
 from lockstep.alerts.problem import Look
 from lockstep.alerts.settings import AlertSettings, Receiver
-from lockstep.alerts.state import State, States, Trouble
+from lockstep.alerts.state import CLAIM, State, States, Trouble
+from lockstep.alerts.unexpected import UNEXPECTED, unexpected
 from lockstep.errors import ConflictError
 
-CLAIM: Final = timedelta(minutes=3)
-"""How long others wait for a process that is telling something: longer than it takes."""
-
+_LOGGER: Final = logging.getLogger("lockstep.alerts")
 _ATTEMPTS: Final = 20
 _NO_TIME: Final = "there was no time left"
 _BUDGET: Final = 25.0  # seconds that one receiver may cost a tick
@@ -79,6 +80,8 @@ def tick(
     by = uuid.uuid4().hex
 
     def begin(state: State) -> State:
+        if set_back(state, now):
+            _LOGGER.warning("The last look is of %s: a clock was ahead. It is %s.", state.at, now)
         after = forget(advance(state, look, now, models), _told_of(state, settings), now)
         mine = due(after, settings, project, now)
         return claimed(after, mine, by, now + CLAIM)
@@ -161,8 +164,14 @@ def _send_all(
                 continue
             # One that is refused keeps no other back, but one that hangs must not end the tick.
             late = time.monotonic() + receiver.timeout_seconds > ends and results
-            results[claim] = _NO_TIME if late else send(receiver, message, environment)
+            results[claim] = _NO_TIME if late else attempt(receiver, message)
         return results
+
+    def attempt(receiver: Receiver, message: Message) -> str | None:
+        try:
+            return send(receiver, message, environment)
+        except UNEXPECTED as error:  # those who were told meanwhile must not be told again
+            return unexpected(f"{receiver.name} could not be told", error)
 
     concerned = [r for r in settings.receivers if any(c.startswith(f"{r.name}|") for c in messages)]
     with ThreadPoolExecutor(max(1, len(concerned))) as pool:

@@ -1,13 +1,13 @@
 """The last state and a look → the next state. Pure: nothing is read, written or sent."""
 
-import hashlib
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from lockstep.alerts.problem import Drifting, Kind, Look, Problem
-from lockstep.alerts.state import Episode, Retraining, State
+from lockstep.alerts.asking import Model, requested, with_requests
+from lockstep.alerts.problem import Kind, Look, Problem
+from lockstep.alerts.state import CLAIM, Episode, State
 
 LASTING: Final[Mapping[Kind, timedelta]] = {
     "not_ready": timedelta(minutes=5),
@@ -16,72 +16,108 @@ LASTING: Final[Mapping[Kind, timedelta]] = {
 }
 """How long a problem must last that is usually mended before anybody could read of it."""
 
-LONGEST_NAME: Final = 63
-"""Characters of a training set's name."""
-
 KEPT: Final = timedelta(days=30)
 """How long what is over waits for a receiver that cannot be told."""
 
-_REMEMBERED: Final = 200  # requests for training sets
+AT_ONCE: Final = timedelta(minutes=10)
+"""How far the clocks of two processes may be apart, and how long a look may take."""
 
-
-@dataclass(frozen=True)
-class Model:
-    """What a project declares of one feature set.
-
-    Attributes:
-        features: `view:feature`, in order.
-        entities: The entities of their views.
-        kept: The newest kept set of it, if it joins several entities and there is one.
-    """
-
-    name: str
-    features: Collection[str]
-    entities: Collection[str]
-    kept: str = ""
-
-    @property
-    def has_spine(self) -> bool:
-        """Whether it is known which entities belong together."""
-        return len(self.entities) == 1 or bool(self.kept)
+QUIET: Final = timedelta(minutes=15)
+"""How long what was over and came back must be gone to be over again."""
 
 
 def advance(state: State, look: Look, now: datetime, models: Collection[Model] = ()) -> State:
     """Return the state after a look: problems that began are open, those that are over healed.
 
-    The same look again gives the same state, and one that is older than the last changes nothing.
+    The same look again gives the same state, and one that is a little older than the last changes
+    nothing: two processes looked at once. If it is much older, a clock was ahead, and what was
+    seen then is as of now.
 
     Args:
         models: The feature sets, for each of which one training set is requested when features of
             it drift.
     """
-    if now < state.at:
+    if set_back(state, now):
+        state = _as_of(state, now)
+    elif now < state.at:
         return state
-    retraining = _requested(state.retraining, look.drifting, models)
-    found = {each.key: _with_requests(each, look, models, retraining) for each in look.problems}
+    retraining = requested(state.retraining, look.drifting, models)
+    found = {each.key: with_requests(each, look, models, retraining) for each in look.problems}
     open_now = {ep.problem.key: name for name, ep in state.episodes.items() if ep.healed is None}
     waiting = {
         key: first for key, first in state.waiting.items() if key in found or not look.over(key)
     }
+    over = {key: at for key, at in state.over.items() if now - at < QUIET}
     episodes = dict(state.episodes)
     for key, each in found.items():
         if key in open_now:
-            before = episodes[open_now[key]]
-            # `since` stays: some looks can only say "now".
-            episodes[open_now[key]] = replace(
-                before, problem=replace(each, since=before.problem.since)
-            )
+            episodes[open_now[key]] = _seen_again(episodes[open_now[key]], each)
             continue
         first = min(waiting.get(key, now), each.since)
         if now - first >= LASTING.get(each.kind, timedelta(0)):
             waiting.pop(key, None)
-            episodes[_identity(key, now)] = Episode(replace(each, since=first), now)
+            began = Episode(replace(each, since=first), now, returned=key in over)
+            episodes[_identity(key, now)] = began
         else:
             waiting.setdefault(key, now)
     for key, name in open_now.items():
         if key not in found and look.over(key):
-            episodes[name] = replace(episodes[name], healed=now)
-    return replace(state, at=now, episodes=episodes, waiting=waiting, retraining=retraining)
+            episodes[name] = _not_seen(episodes[name], now)
+            over |= {key: now} if episodes[name].healed is not None else {}
+    return replace(
+        state, at=now, episodes=episodes, waiting=waiting, retraining=retraining, over=over
+    )
+
+
+def _seen_again(before: Episode, found: Problem) -> Episode:
+    # `since` stays: some looks can only say "now".
+    return replace(before, problem=replace(found, since=before.problem.since), gone=None)
+
+
+def _not_seen(before: Episode, now: datetime) -> Episode:
+    """Return the episode healed; one that comes and goes only after it has been gone for long."""
+    gone = before.gone or now
+    if before.returned and now - gone < QUIET:
+        return replace(before, gone=gone)
+    return replace(before, healed=gone, gone=None)
+
+
+def set_back(state: State, now: datetime) -> bool:
+    """Whether the last look was made by a clock that was ahead: now is long before it."""
+    return state.at - now > AT_ONCE
+
+
+def _as_of(state: State, now: datetime) -> State:
+    """Return the state without an instant that is still to come."""
+
+    def until(at: datetime) -> datetime:
+        return min(at, now)
+
+    episodes = {
+        name: replace(
+            ep,
+            problem=replace(ep.problem, since=until(ep.problem.since)),
+            opened=until(ep.opened),
+            healed=ep.healed and until(ep.healed),
+            gone=ep.gone and until(ep.gone),
+            told={who: replace(told, at=until(told.at)) for who, told in ep.told.items()},
+        )
+        for name, ep in state.episodes.items()
+    }
+    return replace(
+        state,
+        at=now,
+        episodes=episodes,
+        waiting={key: until(first) for key, first in state.waiting.items()},
+        over={key: until(at) for key, at in state.over.items()},
+        claims={
+            name: replace(claim, until=min(claim.until, now + CLAIM))
+            for name, claim in state.claims.items()
+        },
+        troubles={
+            name: replace(each, since=until(each.since)) for name, each in state.troubles.items()
+        },
+    )
 
 
 def forget(state: State, receivers: Mapping[str, Collection[str]], now: datetime) -> State:
@@ -112,13 +148,16 @@ def told_all(episode: Episode, receiver: str) -> bool:
 
 
 def differs(one: State, other: State) -> bool:
-    """Whether two states differ in more than the words of problems that go on."""
-    return _bones(one) != _bones(other)
+    """Whether two states differ in more than the words of problems that go on.
+
+    One that is older differs: until it is kept, every look is long before the last.
+    """
+    return other.at < one.at or _bones(one) != _bones(other)
 
 
 def _bones(state: State) -> object:
     episodes = {
-        name: (ep.healed, ep.told, ep.problem.severity, ep.problem.owner)
+        name: (ep.healed, ep.gone, ep.told, ep.problem.severity, ep.problem.owner)
         for name, ep in state.episodes.items()
     }
     return episodes, state.waiting, state.claims, state.troubles, state.retraining
@@ -126,76 +165,3 @@ def _bones(state: State) -> object:
 
 def _identity(key: str, now: datetime) -> str:
     return f"{key}@{now.isoformat()}"
-
-
-def _requested(
-    before: Mapping[str, Retraining], drifting: Iterable[Drifting], models: Collection[Model]
-) -> dict[str, Retraining]:
-    """Return the requests, with one more per feature set and episode of drift.
-
-    An episode is the same as long as it shares a day with the one that the request was made for,
-    wherever reruns move its first day; features of one set that drift on the same days are one.
-    """
-    requests = dict(before)
-    for each in drifting:
-        for model in models:
-            if each.feature not in model.features or not model.has_spine:
-                continue
-            same = _same_episode(requests, model.name, each)
-            if same is not None:
-                known = requests[same]
-                if each.feature not in known.features:
-                    requests[same] = replace(known, features=(*known.features, each.feature))
-                continue
-            view = each.feature.partition(":")[0]
-            name = request_name(model.name, each.days[0])
-            requests[name] = Retraining(
-                model.name, (each.feature,), view, each.days, like=model.kept
-            )
-    return dict(list(requests.items())[-_REMEMBERED:])
-
-
-def request_name(feature_set: str, first_day: str) -> str:
-    """Return what a request is called: the feature set, `drift`, and the episode's first day."""
-    end = f"_drift_{first_day.replace('-', '')}"
-    room = LONGEST_NAME - len(end)
-    if len(feature_set) <= room:
-        return f"{feature_set}{end}"
-    told_apart = hashlib.sha256(feature_set.encode()).hexdigest()[:6]
-    return f"{feature_set[: room - 7]}_{told_apart}{end}"
-
-
-def _same_episode(
-    requests: Mapping[str, Retraining], feature_set: str, drifting: Drifting
-) -> str | None:
-    for name, known in requests.items():
-        if known.feature_set == feature_set and set(known.days) & set(drifting.days):
-            return name
-    return None
-
-
-def _with_requests(
-    found: Problem,
-    look: Look,
-    models: Collection[Model],
-    requests: Mapping[str, Retraining],
-) -> Problem:
-    """Return the problem; one of drift says which training sets were requested because of it."""
-    drifting = next((each for each in look.drifting if each.key == found.key), None)
-    if drifting is None:
-        return found
-    using = [model for model in models if drifting.feature in model.features]
-    names = [
-        name
-        for model in using
-        if (name := _same_episode(requests, model.name, drifting)) is not None
-    ]
-    said = f" Requested to train again: {', '.join(names)}." if names else ""
-    mixed = [model.name for model in using if not model.has_spine]
-    if mixed:
-        said += (
-            f" No training set was requested for {', '.join(mixed)}: it joins several entities and "
-            "no set of it is kept, so write a request with a spine of your own."
-        )
-    details = {**found.details, "training_sets": ", ".join(names)} if names else found.details
-    return replace(found, sentence=f"{found.sentence}{said}", details=details)

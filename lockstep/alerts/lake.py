@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from lockstep.alerts.problem import Drifting, Look, Problem, problem
+from lockstep.alerts.unexpected import UNEXPECTED, unexpected
 from lockstep.catalog import Catalog
 from lockstep.episodes import Streak, drift_numbers, fold
 from lockstep.errors import ContractChangedError, LockstepError
@@ -28,9 +29,12 @@ LATE: Final = timedelta(hours=1)
 RECENT: Final = 28
 """So many of the newest days of a view without ttl are compared with its code."""
 
+WARNED: Final = timedelta(days=1)
+"""How long after it was certified a day that is not the newest is told to break what only warns."""
+
 _BROKEN: Final = "run_failed:broken"
 _EACH: Final = "quarantined", "held_file"
-_OF_VIEWS: Final = "stale", "drift", "contract_changed", "code_changed", "cardinality"
+_OF_VIEWS: Final = "stale", "drift", "contract_changed", "code_changed", "cardinality", "soda"
 _OF_SOURCES: Final = "late_data", "zone_shift"
 
 
@@ -70,6 +74,8 @@ def look_at_lake(lake: Lake, catalog: Catalog, now: datetime, owner: str) -> Loo
             found.extend(finder())
         except LockstepError as error:
             unknown[beginning] = str(error)
+        except UNEXPECTED as error:
+            unknown[beginning] = unexpected(f"{beginning} could not be looked at", error)
 
     for path, why in catalog.broken.items():
         # Of what it declared nothing is known, so nothing of it is over.
@@ -182,14 +188,14 @@ def _drifts(asked: _Asked, view: FeatureView) -> Iterator[Problem]:
         if not streak.alerting or not streak.days:
             continue
         days = [str(day) for day in streak.days]
+        over = " and ".join(str(each) for each in streak.exceeded[-1])
         key = f"drift:{streak.feature}"
         asked.drifting.append(Drifting(key, streak.feature, tuple(days)))
         yield problem(
             key,
             streak.feature,
             f"{streak.feature} has drifted for {len(days)} days in a row ({span(streak.days)}): "
-            f"PSI {streak.psi[-1]:.2f} on the last one, its limit is {streak.limit:g}. The rows "
-            "keep their other promises and are served.",
+            f"{over} on the last one. The rows keep their other promises and are served.",
             owner=view.contract.owner,
             since=as_of(streak.days[0], asked.lake.project.zone),
             fix="lockstep training-sets list",
@@ -202,8 +208,8 @@ def _drift_details(streak: Streak) -> dict[str, str]:
         "days": str(len(streak.days)),
         "first_day": str(streak.days[0]),
         "last_day": str(streak.days[-1]),
-        "psi": f"{streak.psi[-1]:.4f}",
-        "limit": f"{streak.limit:g}",
+        **{each.word.lower(): f"{each.value:.4f}" for each in streak.exceeded[-1]},
+        **{f"limit_{each.word.lower()}": f"{each.limit:g}" for each in streak.exceeded[-1]},
     }
 
 
@@ -250,26 +256,45 @@ def _recoded(asked: _Asked, view: FeatureView) -> Iterator[Problem]:
 
 
 def _crowded(asked: _Asked, view: FeatureView) -> Iterator[Problem]:
-    """What only warns: a day with too many rows to be committed is in quarantine."""
+    """What only warns, few rows or new entities: a day with too many rows is in quarantine."""
+    return _warned(asked, view, "cardinality")
+
+
+def _hand_written(asked: _Asked, view: FeatureView) -> Iterator[Problem]:
+    """Hand-written checks of level `warn`: a day on which another one failed is in quarantine."""
+    return _warned(asked, view, "soda")
+
+
+def _warned(asked: _Asked, view: FeatureView, check: str) -> Iterator[Problem]:
+    """What a check warns of on the newest day, or on a day that was certified a moment ago."""
     head = asked.head(view)
-    if head is None or not head.days:
+    records = head.days if head else {}
+    new = {day for day, record in records.items() if asked.now - record.known_at <= WARNED}
+    judged = {day: _warning(records[day].note, check) for day in {*new, *sorted(records)[-1:]}}
+    warned = {day: verdict for day, verdict in judged.items() if verdict is not None}
+    if not warned:
         return
-    for verdict in _warnings(head, "cardinality"):
-        day = max(head.days)
-        yield problem(
-            f"cardinality:{view.name}",
-            view.name,
-            f"{view.name} of {day}: {verdict['message']} The day is committed and served.",
-            owner=view.contract.owner,
-            since=head.days[day].known_at,
-            fix=f"lockstep preview {view.name} --day {day}",
-            details={"day": str(day), **_numbers(verdict)},
-        )
+    last = max(warned)
+    others = f" So it is on {len(warned)} days: {span(warned)}." if len(warned) > 1 else ""
+    yield problem(
+        f"{check}:{view.name}",
+        view.name,
+        f"{view.name} of {last}: {warned[last]['message']}{others} What it warns of is committed "
+        "and served.",
+        owner=view.contract.owner,
+        since=min(records[day].known_at for day in warned),
+        fix=f"lockstep preview {view.name} --day {last}",
+        details={"day": str(last), "days": span(warned), **_numbers(warned[last])},
+    )
 
 
-def _warnings(head: Head, check: str) -> list[Mapping[str, Any]]:
-    verdicts = head.days[max(head.days)].note.get("verdicts", ())
-    return [v for v in verdicts if v["check"] == check and not (v["passed"] or v.get("released"))]
+def _warning(note: Mapping[str, Any], check: str) -> Mapping[str, Any] | None:
+    """Return the verdict of a check that failed on a committed day: nobody released the day."""
+    for verdict in note.get("verdicts", ()):
+        if verdict["check"] == check and not (verdict["passed"] or verdict.get("released")):
+            found: Mapping[str, Any] = verdict
+            return found
+    return None
 
 
 def _numbers(verdict: Mapping[str, Any]) -> dict[str, str]:
@@ -355,4 +380,5 @@ _VIEW_FINDERS: Final[Mapping[str, Callable[[_Asked, FeatureView], Iterator[Probl
     "contract_changed": _contract,
     "code_changed": _recoded,
     "cardinality": _crowded,
+    "soda": _hand_written,
 }

@@ -1,18 +1,19 @@
 """The whole look of the engine: what the lake and Redis show. Dagster adds what its log shows."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
+from lockstep.alerts.asking import Model
 from lockstep.alerts.deliver import Ticked, tick
-from lockstep.alerts.fold import Model
 from lockstep.alerts.lake import look_at_lake
-from lockstep.alerts.online import look_at_online
+from lockstep.alerts.online import SEALS, look_at_online
 from lockstep.alerts.problem import Drifting, Look
 from lockstep.alerts.retraining import write_requests
 from lockstep.alerts.settings import AlertSettings, parse_alerts
 from lockstep.alerts.spines import newest_kept
 from lockstep.alerts.state import States
+from lockstep.alerts.unexpected import UNEXPECTED, unexpected
 from lockstep.catalog import Catalog
 from lockstep.lake import Lake
 from lockstep.store import Store
@@ -36,7 +37,21 @@ def look(store: Store) -> Look:
     """
     owner = settings_of(store).owner
     found = look_at_lake(store.lake, store.catalog, store.now(), owner)
-    return found + look_at_online(store, owner)
+    return found + guarded({"not_ready", SEALS}, lambda: look_at_online(store, owner))
+
+
+def guarded(beginnings: Collection[str], finder: Callable[[], Look]) -> Look:
+    """Return what a finder finds; if it breaks unexpectedly, that its part is unknown.
+
+    Args:
+        beginnings: Of the keys that it looks for.
+    """
+    try:
+        return finder()
+    except UNEXPECTED as error:
+        names = ", ".join(sorted(beginnings))
+        why = unexpected(f"{names} could not be looked at", error)
+        return Look([], frozenset(), dict.fromkeys(beginnings, why))
 
 
 def told(

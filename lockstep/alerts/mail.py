@@ -41,6 +41,11 @@ def send_mail(receiver: Receiver, message: Message, environment: Mapping[str, st
                 f"the environment variables {receiver.user_env} and {receiver.password_env} are "
                 "not both set"
             )
+        if not all(map(str.isascii, login)):
+            return (
+                f"the environment variables {receiver.user_env} and {receiver.password_env} hold "
+                "more than ASCII, which a login by SMTP cannot say"
+            )
     mail = mail_of(receiver, message)
     return within(receiver.timeout_seconds, lambda: _send(receiver, mail, login))
 

@@ -5,20 +5,17 @@ seals say what was pushed, and the parity check says the rest.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Final
 
 from lockstep.alerts.problem import Look, Problem, problem
 from lockstep.errors import LockstepError, OnlineError
-from lockstep.parity import unsealed_days
+from lockstep.parity import only_wait, unsealed_days
 from lockstep.store import Store
 from lockstep.stores.redis import OnlineStore
-from lockstep.time import as_of, span
+from lockstep.time import span
 from lockstep.unready import Mark
 from lockstep.view import FeatureView
-
-UNPUSHED: Final = timedelta(minutes=30)
-"""How long a committed day may wait for its push, which follows the commit."""
 
 SEALS: Final = "parity:seals"
 _LINE: Final = 80
@@ -90,13 +87,10 @@ def _unpushed(
             details={"buckets_without_seal": str(empty)},
         )
         return
+    unsealed = unsealed_days(store.lake, online, view, now)
     head = store.lake.table(view).head()
-    behind = [
-        day
-        for day in unsealed_days(store.lake, online, view, now)
-        if now - max(head.days[day].known_at, as_of(day, store.project.zone)) >= UNPUSHED
-    ]
-    if behind:
+    behind = [day for day in unsealed if day in head.days]
+    if behind and not only_wait(behind, head, store.project.zone, now):
         known = [head.days[day].known_at for day in behind]
         yield problem(
             f"{SEALS}:{view.name}",

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from lockstep.alerts.message import Item, Message, instant
 from lockstep.alerts.problem import TITLES
 from lockstep.alerts.settings import Receiver
+from lockstep.alerts.unexpected import UNEXPECTED, unexpected
 
 ALERTMANAGER: Final = "/api/v2/alerts"
 
@@ -186,7 +187,14 @@ def within(seconds: float, call: Callable[[], str | None]) -> str | None:
     What takes too long is left to itself; whether it was accepted is not known.
     """
     answers: list[str | None] = []
-    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+
+    def answered() -> None:
+        try:
+            answers.append(call())
+        except UNEXPECTED as error:
+            answers.append(unexpected("A receiver could not be told", error))
+
+    thread = threading.Thread(target=answered, daemon=True)
     thread.start()
     thread.join(seconds)
     return answers[0] if answers else f"it did not answer within {seconds:g} s"

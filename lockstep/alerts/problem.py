@@ -17,6 +17,7 @@ Kind: TypeAlias = Literal[
     "held_file",
     "late_data",
     "cardinality",
+    "soda",
     "served_drift",
     "not_ready",
 ]
@@ -35,6 +36,7 @@ SEVERITIES: Final[Mapping[Kind, Severity]] = {
     "held_file": "page",
     "late_data": "ticket",
     "cardinality": "ticket",
+    "soda": "ticket",
     "served_drift": "ticket",
     "not_ready": "page",
 }
@@ -49,7 +51,8 @@ TITLES: Final[Mapping[Kind, str]] = {
     "code_changed": "Days of other code are served",
     "held_file": "Landed files are refused",
     "late_data": "Late data",
-    "cardinality": "Unusually many entities",
+    "cardinality": "Unusually many or few rows",
+    "soda": "Hand-written checks warn",
     "served_drift": "Served values drift",
     "not_ready": "Views are not ready",
 }
@@ -95,12 +98,29 @@ def problem(
     fix: str,
     details: Mapping[str, str] | None = None,
 ) -> Problem:
-    """Return a problem; its kind is the first part of its key."""
+    """Return a problem; its kind is the first part of its key.
+
+    Half a surrogate pair, such as Python reads from a name of a file that is no UTF-8, is written
+    out: no message can hold it.
+    """
     kind = next(known for known in KINDS if key.partition(":")[0] == known)
     return Problem(
-        key, kind, subject, SEVERITIES[kind], sentence, owner, runbook(kind), since,
-        dict(details or {}), fix,
-    )  # fmt: skip
+        key=encodable(key),
+        kind=kind,
+        subject=encodable(subject),
+        severity=SEVERITIES[kind],
+        sentence=encodable(sentence),
+        owner=encodable(owner),
+        runbook=runbook(kind),
+        since=since,
+        details={encodable(name): encodable(value) for name, value in (details or {}).items()},
+        fix=encodable(fix),
+    )
+
+
+def encodable(text: str) -> str:
+    """Return the text with what UTF-8 has no bytes for written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def runbook(kind: Kind, prefix: str = RUNBOOKS) -> str:

@@ -18,6 +18,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from email.errors import HeaderParseError, InvalidHeaderDefect
+from email.policy import SMTP
 from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
@@ -30,6 +32,7 @@ Tls: TypeAlias = Literal["starttls", "tls", "none"]
 TABLE: Final = "[tool.lockstep.alerts]"
 EVERYBODY: Final = "*"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LOCAL: Final = re.compile(r"[A-Za-z0-9._+-]+")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _HTTP: Final = frozenset({"url", "url_env", "token_env"})
 _MAIL: Final = frozenset({"host", "port", "tls", "sender", "to", "user_env", "password_env"})
@@ -203,6 +206,12 @@ def _mail(given: Mapping[str, Any]) -> list[str]:
         for name in ("host", "sender")
         if name in given and not _is_text(given[name])
     ]
+    listed = given["to"] if _is_list(given.get("to")) else []
+    found += [
+        f"{name} holds {value!r}, which is no address of mail"
+        for name, value in (("sender", given.get("sender")), *(("to", each) for each in listed))
+        if _is_text(value) and not _is_address(value)
+    ]
     port = given.get("port", 587)
     if type(port) is not int or port not in range(1, 65536):
         found.append("port must be a number from 1 to 65535")
@@ -217,6 +226,18 @@ def _mail(given: Mapping[str, Any]) -> list[str]:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def _is_address(value: str) -> bool:
+    """Whether the mail library reads one or several addresses, as it will when it sends."""
+    if _LOCAL.fullmatch(value):  # a mailbox of the mail server's own, such as root
+        return True
+    try:
+        header = SMTP.header_factory("To", value)
+    except (IndexError, HeaderParseError):  # it does not expect half a quotation
+        return False
+    wrong = [each for each in header.defects if isinstance(each, InvalidHeaderDefect)]
+    return bool(header.addresses) and not wrong
 
 
 def _is_list(value: Any) -> bool:

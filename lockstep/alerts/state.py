@@ -8,7 +8,7 @@ from the same state one wins, and the other reads again. It needs no more of a s
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -17,6 +17,8 @@ from lockstep.alerts.problem import Problem
 from lockstep.stores.files import Place
 
 FOLDER: Final = "alerts/state"
+CLAIM: Final = timedelta(minutes=3)
+"""How long others wait for a process that is telling something: longer than it takes."""
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KEPT: Final = 20  # states before the newest, for people
 
@@ -40,12 +42,16 @@ class Episode:
         opened: When it was first seen.
         healed: When it was first seen to be over; None if it goes on.
         told: Receiver → what it was told.
+        returned: Whether it was over shortly before it began, and so may soon be back again.
+        gone: Of one that returned, since when it has not been seen; None while it is.
     """
 
     problem: Problem
     opened: datetime
     healed: datetime | None = None
     told: Mapping[str, Told] = field(default_factory=dict)
+    returned: bool = False
+    gone: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,11 @@ class Retraining:
         feature_set: Whose features.
         features: `view:feature` of those that drift.
         view: The view whose entities are the spine.
-        days: The windows over the limit when it was requested, ISO dates.
+        days: The windows over the limit when it was requested, or until it was written: ISO dates,
+            ascending.
         like: The kept set whose combinations of keys are the spine; empty with one entity.
         written: Whether spine and request are in the lake.
+        seen: Feature → the newest windows of its episode so far, whatever reruns made of them.
     """
 
     feature_set: str
@@ -84,6 +92,7 @@ class Retraining:
     days: tuple[str, ...]
     written: bool = False
     like: str = ""
+    seen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ class State:
         claims: Receiver and group → who is telling it.
         troubles: Receiver → why it could not be told.
         retraining: Name of a request → what was asked for.
+        over: Key of a problem that was over a moment ago → when it was.
     """
 
     number: int = 0
@@ -107,6 +117,7 @@ class State:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     troubles: Mapping[str, Trouble] = field(default_factory=dict)
     retraining: Mapping[str, Retraining] = field(default_factory=dict)
+    over: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -139,10 +139,9 @@ def _show(
         title = f"{view.name} of {found.day}: {head.height} of {frame.height} rows"
         out().print(table(head.columns, head.rows(), title))
     out().print(verdict_table(found.audit.verdicts))
-    failing = found.audit.failing_rows
-    if failing is not None and failing.height:
+    for check, failing in found.audit.failing_rows.items():
         bad = shown(view, failing, rows, show_pii=show_pii)
-        out().print(table(bad.columns, bad.rows(), "Rows that break the contract"))
+        out().print(table(bad.columns, bad.rows(), f"Rows that fail the check {check}"))
     closed = f", {found.computed.closed} of them closing rows" if found.computed.closed else ""
     say(f"{frame.height} rows{closed}. {_compared(store, view, found)} Nothing was written.")
 

@@ -10,6 +10,7 @@ from lockstep.cli.opened import opened, require_names
 if TYPE_CHECKING:
     import polars as pl
 
+    from lockstep.failing_rows import FailingRows
     from lockstep.quarantine import Quarantine, Quarantined
     from lockstep.store import Store
     from lockstep.view import FeatureView
@@ -73,7 +74,8 @@ def show_item(
     """Show one item: why it failed, and of a frame its profile beside what was certified.
 
     Each feature of a frame stands beside the last certified day and the reference that drift is
-    measured against; the one that differs most comes first. Then come the first rows.
+    measured against; the one that differs most comes first. Then come the first rows that fail each
+    check; the first of all if it is no single row that fails.
     """
     store = opened()
     found = _quarantine(store).find(name, item)
@@ -114,26 +116,34 @@ def _show_frame(store: "Store", item: "Quarantined", rows: int, *, show_pii: boo
         say(f"{said} since the day before.")
     show_beside(beside(store.lake, view, item))
     frame = _quarantine(store).frame(item)
-    listed, which = _rows_to_show(frame, view)
-    head = shown(view, listed, rows, show_pii=show_pii)
-    if head.height:
-        cells = [[cell(value) for value in row] for row in head.rows()]
-        out().print(table(head.columns, cells, f"{head.height} of {which}"))
-
-
-def _rows_to_show(frame: "pl.DataFrame", view: "FeatureView") -> "tuple[pl.DataFrame, str]":
-    """Return the rows that break the contract as it is now, and how many; else every row."""
-    from lockstep.pandera_schema import contract_failures
-
     whole = f"{frame.height:,} rows"
-    same = frame.columns == list(view.contract.columns)
-    if not same or (broken := contract_failures(frame, view.contract)) is None:
-        return frame, whole
-    return broken.head, f"{broken.rows:,} that break the contract, of {whole}"
+    failing = _failing(item, frame, view)
+    titled = {
+        f"{found.rows:,} that fail the check {check}, of {whole}": found.head
+        for check, found in failing.items()
+    }
+    for which, listed in (titled or {whole: frame}).items():
+        head = shown(view, listed, rows, show_pii=show_pii)
+        if head.height:
+            cells = [[cell(value) for value in row] for row in head.rows()]
+            out().print(table(head.columns, cells, f"{head.height} of {which}"))
+
+
+def _failing(
+    item: "Quarantined", frame: "pl.DataFrame", view: "FeatureView"
+) -> "dict[str, FailingRows]":
+    """Return check → the rows that fail it by the contract as it is now, of those that failed."""
+    from lockstep.failing_rows import failing_rows
+
+    if dict(frame.schema) != view.contract.columns:
+        return {}
+    failed = [each["check"] for each in item.details["verdicts"] if not each["passed"]]
+    found = {check: failing_rows(check, frame, view.contract) for check in failed}
+    return {check: rows for check, rows in found.items() if rows}
 
 
 def _as_data(store: "Store", item: "Quarantined", rows: int, *, show_pii: bool) -> dict[str, Any]:
-    """Return the item for scripts; of a frame the profiles side by side and its first rows."""
+    """Return the item for scripts; of a frame profiles side by side, its first and failing rows."""
     from lockstep.beside import beside
     from lockstep.cli.masking import shown
 
@@ -142,8 +152,14 @@ def _as_data(store: "Store", item: "Quarantined", rows: int, *, show_pii: bool) 
     if item.kind == "file":
         return told
     view = store.catalog.view(item.name)
-    head = shown(view, _quarantine(store).frame(item), rows, show_pii=show_pii)
-    return {**told, "beside": beside(store.lake, view, item), "head": head.to_dicts()}
+    frame = _quarantine(store).frame(item)
+    head = shown(view, frame, rows, show_pii=show_pii)
+    failing = {
+        check: shown(view, found.head, rows, show_pii=show_pii).to_dicts()
+        for check, found in _failing(item, frame, view).items()
+    }
+    told |= {"head": head.to_dicts(), "failing_rows": failing}
+    return {**told, "beside": beside(store.lake, view, item)}
 
 
 @app.command("release")

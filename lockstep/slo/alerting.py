@@ -40,7 +40,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     ),
     "FeaturesDrift": Meaning(
         "drift",
-        "The feature was over its PSI limit on three days in a row. It is served as it is.",
+        "The feature was over its limit of drift on three days in a row. It is served as it is.",
     ),
     "ViewNotReady": Meaning(
         "not_ready",

@@ -18,6 +18,7 @@ class ViewObjective:
         share: Share of requests, cells and time for which that holds, above 0 and below 1.
         fill_rates: Feature → least share of rows with a value; only features that declare one.
         max_psi: Feature → largest tolerated PSI; only features that declare one.
+        drift: Whether a feature declares a limit of its drift: max_psi or max_kl.
     """
 
     view: str
@@ -27,6 +28,7 @@ class ViewObjective:
     share: float
     fill_rates: Mapping[str, float]
     max_psi: Mapping[str, float]
+    drift: bool
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def _of_view(view: FeatureView) -> ViewObjective:
         share=contract.objective,
         fill_rates={name: f.fill_rate for name, f in features if f.fill_rate is not None},
         max_psi={name: f.max_psi for name, f in features if f.max_psi is not None},
+        drift=any(f.max_psi is not None or f.max_kl is not None for _, f in features),
     )
 
 

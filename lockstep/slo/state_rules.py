@@ -85,7 +85,7 @@ def _of_view(view: ViewObjective, alerting: Alerting) -> Iterator[Alert]:
             lasting=_DATA,
             labels={"view": view.view, "feature": feature},
         )
-    if view.max_psi:
+    if view.drift:
         yield _drift(view, alerting)
     yield alerting.alert(
         "ViewNotReady",
@@ -129,7 +129,7 @@ def _drift(view: ViewObjective, alerting: Alerting) -> Alert:
         f'max by (feature) (feature_psi_windows_over{{feature=~"{view.view}:.+"}}) >= {WINDOWS}',
         severity="ticket",
         owner=view.owner,
-        summary="{{ $labels.feature }} has been over its PSI limit for {{ $value }} days in a row.",
+        summary="{{ $labels.feature }} drifts: {{ $value }} days in a row were over its limit.",
         fix=f"lockstep views {view.view}",
         lasting=timedelta(0),
         labels={"view": view.view},

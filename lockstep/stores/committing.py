@@ -52,10 +52,11 @@ def commit_days(
 ) -> list[Committed]:
     """Commit the days as one commit; after a lost race decide each again, one day per commit.
 
-    A failed write may have arrived, so that after each failure the log decides what is done.
+    A failed write may have arrived, so that after each failure the log decides what is done. What
+    may replace one revision only is checked before each write; a write on top of another is lost.
 
     Raises:
-        ConflictError: Others kept winning.
+        ConflictError: Others kept winning, or certified another revision than a day may replace.
         StoreError: The store failed, or the table contradicts its log.
     """
     pending = {proposal.day: proposal for proposal in proposals}
@@ -69,6 +70,7 @@ def commit_days(
         pending = {day: pending[day] for day in pending if day not in done}
         if not pending:
             return [done[proposal.day] for proposal in proposals]
+        _require_onto(name, head, pending.values(), done)
         if failure is not None and not (lost_race(failure) and lost <= LOST_RACES):
             raise _gave_up(name, failure, pending, done, race=lost_race(failure)) from None
         chunk = list(pending.values())[: 1 if alone else None]
@@ -88,6 +90,22 @@ def commit_days(
         else:
             lost, alone = lost + 1, True
             table.reopen()
+
+
+def _require_onto(
+    name: str, head: Head, pending: Collection[Proposal], done: Collection[date]
+) -> None:
+    """Return if every day has the revision that its proposal may replace, or it may replace any."""
+    for item in pending:
+        there = head.days[item.day].revision if item.day in head.days else 0
+        if item.onto is not None and item.onto != there:
+            raise ConflictError(
+                f"Others certified {item.day} of {name} meanwhile.",
+                expected=f"revision {item.onto}",
+                got=f"revision {there}",
+                fix="Look at what is certified now, and decide again.",
+                effect=_effect(done, [proposal.day for proposal in pending]),
+            )
 
 
 def _next_revision(table: DayWriter, name: str, head: Head, day: date) -> int:
@@ -113,7 +131,7 @@ def _gave_up(
     race: bool,
 ) -> LockstepError:
     left = ", ".join(sorted(map(str, pending)))
-    effect = f"Certified: {', '.join(sorted(map(str, done))) or 'no day'}. Not written: {left}."
+    effect = _effect(done, pending)
     cause = cause_of(failure)
     if race:
         return ConflictError(
@@ -128,3 +146,8 @@ def _gave_up(
         fix=fix_of(cause),
         effect=effect,
     )
+
+
+def _effect(done: Collection[date], pending: Collection[date]) -> str:
+    certified, left = (", ".join(sorted(map(str, days))) for days in (done, pending))
+    return f"Certified: {certified or 'no day'}. Not written: {left}."

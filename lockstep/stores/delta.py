@@ -181,7 +181,8 @@ class DayTable:
         Raises:
             InputError: A proposal's frame or note does not fit; nothing was written.
             ContractChangedError: The table was built by another contract; nothing was written.
-            ConflictError: Others kept winning the race for a day.
+            ConflictError: Others kept winning the race for a day, or certified another revision
+                than the one it may replace (`Proposal.onto`).
             StoreError: The store failed; days that were committed are named.
         """
         notes = check_proposals(self.name, proposals, self.columns)

@@ -26,12 +26,14 @@ class Proposal:
     """One audited day: `frame` has exactly the declared columns, sorted by key and canonical.
 
     `content_hash` is `lockstep.hashing.content_hash(frame)`; `note` must be JSON-able.
+    `onto` is the only revision of the day that it may replace (0: none); None replaces any.
     """
 
     day: date
     frame: pl.DataFrame
     content_hash: str
     note: Mapping[str, Any]
+    onto: int | None = None
 
 
 @dataclass(frozen=True)

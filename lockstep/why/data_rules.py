@@ -177,7 +177,10 @@ def as_it_should_be(facts: Facts) -> Found:
         words += f"; the days after it, up to {facts.newest}, have no row of the entity"
     if cell.status == "null":
         words += ". The view computed null"
-    evidence = []
+    warned = _warned(made)
+    if warned:
+        words = f"As it should be by its code and inputs, but the audit warned: {warned[0]} {words}"
+    evidence = [f"Its audit warned: {message}" for message in warned[1:]]
     since = facts.since
     if since is not None and since.differs and since.known_at is not None:
         later = since.known_at.isoformat(timespec="seconds")
@@ -189,15 +192,15 @@ def as_it_should_be(facts: Facts) -> Found:
         evidence.append("Other code computed it; the code of today gives the same value.")
     if made is not None and made.restated and made.recomputed.by_todays_inputs:
         evidence.append("Inputs were restated since; they give the same value.")
-    if made is not None:
-        evidence += [
-            f"Its audit warned: {verdict['message']}"
-            for verdict in made.verdicts
-            if not verdict["passed"] and not verdict.get("released")
-        ]
     if made is not None and made.outcome == "released":
         evidence.append("A person released it after a check had failed.")
     return Found("as it should be", f"{words}.", evidence)
+
+
+def _warned(made: Made | None) -> list[str]:
+    """What the audit of the day said against it and let through, a sentence each."""
+    failed = [v for v in made.verdicts if not v["passed"] and not v.get("released")] if made else []
+    return [f"{str(verdict['message']).rstrip('.')}." for verdict in failed]
 
 
 def _computed_anew(made: Made) -> list[str]:
