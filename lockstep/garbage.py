@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lockstep.errors import InputError, LockstepError, StoreError
-from lockstep.set_folder import MANIFEST, SETS, WORK, in_set, names_with
+from lockstep.set_folder import MANIFEST, SETS, VOIDED, WORK, in_set, names_with
 from lockstep.stores.delta import DayRecord, stored_table
 from lockstep.stores.delta_log import LOG
 from lockstep.stores.file_log import DATA_FILE, FileLog, read_file_log, tables_in
@@ -26,6 +26,8 @@ from lockstep.training.manifest import Manifest
 SAFE_AGE: Final = timedelta(days=1)
 """How old a file must be that no commit names, or the folder of something interrupted."""
 KINDS: Final = ("offline", "bronze", "superseded", "ledger", "profiles", "training_profiles")
+_OF_A_SET: Final = re.compile(r"(?:data|spine)-[0-9a-f]{16}\.parquet|profile-[0-9a-f]{16}\.json")
+"""How a set's files are called where several builds may write into one folder."""
 _STAGED: Final = re.compile(r"(?:offline|bronze)/_rebuild/[^/]+/[^/]+")
 _DELETERS: Final = 8
 _NOTHING: Final = "Nothing was deleted."
@@ -117,6 +119,7 @@ def collect_garbage(
     work = [info for info in root.list(SETS) if info.path.startswith(f"{SETS}/{WORK}")]
     unfinished = [info for kind in (*KINDS, SETS) for info in root.unfinished(kind)]
     done += _interrupted(root, [*staged, *work], unfinished, ages, dry_run=dry_run)
+    done += _outrun(root, ages, dry_run=dry_run)
     return [item for item in done if item != Collected(item.place)]
 
 
@@ -254,6 +257,27 @@ def _interrupted(
             _delete(root, files)
         names = tuple(info.path.removeprefix(f"{folder}/") for info in files)
         yield Collected(folder, names, sum(info.size for info in files))
+
+
+def _outrun(root: Place, ages: _Ages, *, dry_run: bool) -> Iterator[Collected]:
+    """Delete what builds of training sets left whose name another one took, or that ended early."""
+    folders: dict[str, list[FileInfo]] = {}
+    for info in root.list(SETS):
+        folder, _, name = info.path.rpartition("/")
+        if _OF_A_SET.fullmatch(name) and info.modified_ns < ages.safe:
+            folders.setdefault(folder, []).append(info)
+    for folder, files in folders.items():
+        # After the files are listed: those of a set that is finished now are younger.
+        data = root.read_if_exists(f"{folder}/{MANIFEST}")
+        if data is None and root.exists(f"{folder}/{VOIDED}"):
+            continue  # what an erasure left of a set stays
+        kept = Manifest.from_bytes(data, root.path(folder)) if data else None
+        named = {*kept.files.values(), kept.profile_file} if kept else set()
+        going = [info for info in files if info.path.removeprefix(f"{folder}/") not in named]
+        if not dry_run:
+            _delete(root, going)
+        names = tuple(info.path.removeprefix(f"{folder}/") for info in going)
+        yield Collected(folder, names, sum(info.size for info in going))
 
 
 def _delete(place: Place, files: Iterable[FileInfo]) -> None:

@@ -2,7 +2,7 @@
 
     look      reads, and says what is wrong with which view
     mark      tells readers at once that those views are not ready
-    repair    rebuilds one from Delta; only byte equality of every entity removes the mark
+    repair    rebuilds one from Delta; only byte equality after it removes the mark
 
 Every look judges the present state anew and acts on nothing it remembers alone, so that a look that
 is lost, repeated or made by two processes at once costs time and no row.
@@ -85,7 +85,7 @@ class Repaired:
 
     Attributes:
         pushed: What was pushed; None if nothing had to be, or it failed.
-        parity: Every entity compared afterwards; None if it did not come to that.
+        parity: What was compared afterwards; None if it did not come to that.
         error: Why it failed; empty if it did not.
     """
 
@@ -211,7 +211,10 @@ def repair(
     on_rows: Callable[[int], None] | None = None,
     throttle: Callable[[], Throttle] | None = None,
 ) -> Repaired:
-    """Bring one view back to what is committed, and compare every entity; byte equality unmarks it.
+    """Bring one view back to what is committed, and compare it; byte equality unmarks it.
+
+    Every entity is compared, or a sample if there are more than the contract's `parity`. A sample
+    alone removes no mark, for it may miss what another one saw: it has to be rebuilt before.
 
     Another repair or push of the same view at the same time is harmless. A failure is in the
     result: the mark stays, and the next look finds the view again.
@@ -220,13 +223,13 @@ def repair(
         throttle: Gives what paces a push, so that readers of other views do not notice; without
             it, it goes as fast as the server takes it.
     """
-    pushed = None
+    pushed, rebuilt = None, False
     try:
         equal = parity(lake, online, view, now()) if finding.code == "marked" else None
-        if equal is None or not equal.holds:
-            pushed = _pushed(lake, online, view, finding, now, on_rows, throttle)
+        if equal is None or not equal.holds or equal.sampled is not None:
+            pushed, rebuilt = _pushed(lake, online, view, finding, now, on_rows, throttle)
             equal = parity(lake, online, view, now())
-        if equal.holds:
+        if equal.holds and (rebuilt or equal.sampled is None):
             online.note("unready", view.name, None)
     except LockstepError as error:
         return Repaired(finding, pushed, None, str(error))
@@ -278,17 +281,20 @@ def _pushed(
     now: Callable[[], datetime],
     on_rows: Callable[[int], None] | None,
     throttle: Callable[[], Throttle] | None,
-) -> Pushed:
+) -> tuple[Pushed, bool]:
+    """Return what was pushed, and whether everything was removed before."""
+
     def attempt(*, rebuild: bool) -> Pushed:
         pace = throttle() if throttle else None
         return push(lake, online, view, now=now, on_rows=on_rows, rebuild=rebuild, throttle=pace)
 
+    rebuild = finding.repair == "rebuild"
     for _ in range(_ATTEMPTS - 1):
         try:
-            return attempt(rebuild=finding.repair == "rebuild")
+            return attempt(rebuild=rebuild), rebuild
         except ConflictError:
             continue  # somebody else repairs it too: what is sealed now counts
-    return attempt(rebuild=False)
+    return attempt(rebuild=False), False
 
 
 def _examined(asked: _Asked, view: FeatureView) -> Finding | None:

@@ -132,8 +132,8 @@ def opened(made: World, url: str, views: list[FeatureView]) -> Lost:
     return found
 
 
-def make_wide() -> FeatureView:
-    class Wide(Features, entity=USER, owner="team:tests", ttl=None, min_rows=0):
+def make_wide(parity: int) -> FeatureView:
+    class Wide(Features, entity=USER, owner="team:tests", ttl=None, min_rows=0, parity=parity):
         """A number per user, written without computing anything."""
 
         number = Feature(pl.Int64, "A number.")
@@ -156,10 +156,10 @@ def commit_wide(made: World, view: FeatureView, day: date, numbers: Mapping[int,
     table.commit([Proposal(day, frame, content_hash(frame), {})], now=made.clock)
 
 
-def lost_wide(folder: Path, url: str, users: int) -> Lost:
+def lost_wide(folder: Path, url: str, users: int, *, parity: int = 100_000) -> Lost:
     """Return one view of many users, pushed and looked at once."""
     made = world(folder, redis_url=url, now=Clock(instant(LAST + timedelta(days=1), 3)))
-    view = make_wide()
+    view = make_wide(parity)
     made.store.__dict__["catalog"] = catalog_of([view])
     commit_wide(made, view, LAST, {user: user * 7 for user in range(users)})
     made.push(view)

@@ -1,6 +1,7 @@
 """G9: a training set is rebuilt bit for bit while what it pins is there, else refused with why."""
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from lockstep.hashing import canonical, content_hash
 from lockstep.stores.delta import Proposal
 from lockstep.stores.rebuild import finish_rebuild, start_rebuild
 from lockstep.time import as_of
+from lockstep.training.column_hash import ColumnHashes
 from lockstep.training.kept_sets import KeptSets
-from lockstep.training.manifest import Manifest, read_manifest
+from lockstep.training.manifest import Contents, Manifest, read_manifest
 from lockstep.training.memory import budget
 from lockstep.training.reproduce import Rebuilt, rebuild_set
 from tests.scenario import USER, ZONE, Clock, World, catalog_of
@@ -295,3 +297,41 @@ def test_removing_a_set_frees_what_it_pins(made: World) -> None:
     # What was superseded is kept beside the table, so that both questions stay answerable.
     again = rebuild_set(made.store, kept, spine=spine, memory=budget(None))
     assert again.training.manifest.output == kept.output
+
+
+@pytest.mark.parametrize("how", ["named", "to a file", "in parts"])
+def test_a_set_of_an_empty_spine_is_rebuilt_as_well(made: World, tmp_path: Path, how: str) -> None:
+    spine = full_spine().clear()
+    more: dict[str, object] = {
+        "named": {"name": "empty"},
+        "to a file": {"name": "empty", "to": tmp_path / "empty.parquet"},
+        "in parts": {"name": "empty", "memory": budget(None)},
+    }[how]
+
+    found = made.store.training_set(spine, VALUES, timestamp="at", **more)  # type: ignore[arg-type]
+    in_memory = made.store.training_set(spine, VALUES, timestamp="at")
+
+    assert found.manifest.output == in_memory.manifest.output
+    assert rebuilt(made, "empty").data_checked
+
+
+def test_a_set_of_an_empty_spine_that_was_hashed_otherwise_is_that_set(made: World) -> None:
+    """Of no rows an earlier release hashed the length of one block without rows."""
+    spine = full_spine().clear()
+    now = made.store.training_set(spine, VALUES, timestamp="at", name="empty").manifest
+    hashes = ColumnHashes({name: pl.Float64() for name in now.output.columns})
+    hashes.update(pl.DataFrame(schema={name: pl.Float64() for name in now.output.columns}))
+    columns = {
+        name: {"type": found["type"], "hash": hashes.columns[name]["hash"]}
+        for name, found in now.output.columns.items()
+    }
+    then = replace(now, output=Contents(0, hashes.total, columns))
+    made.store.lake.place.write("training_sets/empty/manifest.json", then.to_bytes())
+
+    assert rebuilt(made, "empty").data_checked
+    again = made.store.training_set(spine, VALUES, timestamp="at", name="empty")
+    assert then == again.manifest
+    other = replace(now, output=replace(now.output, columns=dict(list(columns.items())[:-1])))
+    made.store.lake.place.write("training_sets/empty/manifest.json", other.to_bytes())
+    with pytest.raises(StoreError, match=r"differs from its manifest in .*visits:count"):
+        rebuilt(made, "empty")

@@ -29,6 +29,7 @@ from lockstep.stores.day_index import DayRecord, Head
 from lockstep.stores.delta import DayTable
 from lockstep.throttle import Throttle
 from lockstep.time import encode_revisions
+from lockstep.unready import Mark
 from tests.lost_redis import LAST, Lost, commit_wide, lost, lost_wide, restate
 from tests.scenario import START, instant
 
@@ -408,6 +409,63 @@ def test_a_repair_is_paced_as_a_push_is(tmp_path: Path, redis_url: str) -> None:
     assert done.pushed.receipt.written == 40
     assert [each.waited for each in made] == [pytest.approx(0.4)]
     assert clock.now == pytest.approx(0.4)
+
+
+def unseen_losses(found: Lost, count: int) -> list[bytes]:
+    """Delete rows that neither the samples of a look nor of parity meet; return their names."""
+    (view,), store, gone = found.views, found.made.store, []
+    with found.raw() as client:
+        for name in found.names(view.name):
+            value = client.hget(name, view.name)
+            client.hdel(name, view.name)
+            (seen,) = store.parity(view.name)
+            if seen.holds and found.look() == {}:
+                gone.append(name)
+            else:
+                client.hset(name, view.name, value)
+            if len(gone) == count:
+                break
+    return gone
+
+
+def test_a_sample_takes_no_mark_back_that_another_sample_gave(
+    tmp_path: Path, redis_url: str
+) -> None:
+    found = lost_wide(tmp_path, redis_url, 6_000, parity=100)
+    gone = unseen_losses(found, 3)
+    # What a look of another process says, whose sample met one of them.
+    found.made.store.online_store.note("unready", "wide", Mark("1 lost.", found.made.clock()).text)
+
+    (done,) = found.reconcile(patient=False)
+
+    assert (3, "marked", True) == (len(gone), done.finding.code, done.holds)
+    assert set(gone) < set(found.names("wide"))
+    assert 6_000 == len(found.served("wide"))
+    assert set() == found.not_ready()
+
+
+def test_a_sample_after_a_push_that_was_no_rebuild_leaves_the_mark(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others repaired the view at the same time: what they did is not known."""
+    found = lost_wide(tmp_path, redis_url, 6_000, parity=100)
+    found.made.store.online_store.note("unready", "wide", Mark("1 lost.", found.made.clock()).text)
+    real = reconcile.push
+
+    def outrun(*args: Any, rebuild: bool, **more: Any) -> Any:
+        if rebuild:
+            raise ConflictError("Others kept pushing it.")
+        return real(*args, rebuild=rebuild, **more)
+
+    monkeypatch.setattr(reconcile, "push", outrun)
+    (done,) = found.reconcile(patient=False)
+    marked = found.not_ready()
+    monkeypatch.setattr(reconcile, "push", real)
+    found.reconcile(patient=False)
+
+    assert done.holds
+    assert {"wide"} == marked
+    assert set() == found.not_ready()
 
 
 def mutated(function: Any, old: str, new: str) -> Any:

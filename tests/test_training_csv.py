@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from lockstep.errors import InputError
@@ -94,6 +95,32 @@ def test_a_csv_file_with_two_columns_of_one_name_or_another_separator_is_refused
     told = refused(tmp_path, "user_id;at\n1;2025-03-08\n")
     assert "is separated by ';'. Expected a comma as separator." in told
     assert "can't be read. Got empty CSV." in refused(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("rows", "row"),
+    [
+        ("1,2025-03-08,0\n2,2025-03-08\n3,2025-03-08,1\n", 2),
+        ("1,2025-03-08,0\n2,2025-0", 2),
+        ("1,2025-03-08,0\n2", 2),
+        ('1,2025-03-08,"a, b\n""c"\n\n2,2025-03-08,\n"3,3",2025-03-08', 4),
+        ("1,2025-03-08,0\r\n2,2025-03-08\r\n", 2),
+    ],
+)
+def test_a_row_of_a_csv_file_with_fewer_fields_than_its_header_is_refused(
+    tmp_path: Path, rows: str, row: int
+) -> None:
+    told = refused(tmp_path, f"shop,at,label\n{rows}")
+
+    assert f"row {row} has fewer fields than the header. Expected 3 fields, got " in told
+
+
+def test_empty_fields_and_an_empty_line_are_values_that_are_missing(tmp_path: Path) -> None:
+    rows = '1,2025-03-08,\n\n,2025-03-08,"x, y"\n,,\n"4, 5",2025-03-08,""\n'
+
+    found = read(tmp_path, f"shop,at,label\n{rows}").collect()
+
+    assert [None, None, "x, y", None, ""] == found["label"].to_list()
 
 
 @pytest.mark.parametrize("memory", [None, 1_000_000_000], ids=["default", "stated"])
@@ -189,6 +216,30 @@ def test_what_stands_in_the_index_of_a_pandas_frame_is_hinted_at(made: World, co
         made.store.training_set(frame.set_index(column), VALUES, timestamp="at")
 
     made.store.training_set(frame.set_index(column).reset_index(), VALUES, timestamp="at")
+
+
+ODD: dict[str, pd.Series] = {
+    "period": pd.Series([pd.Period("2026-01")]),
+    "interval": pd.Series(pd.arrays.IntervalArray.from_tuples([(0, 1)])),
+    "bucket": pd.Series(pd.cut([1.0], [0.0, 2.0])),
+    "sparse": pd.Series(pd.arrays.SparseArray([0.0])),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_pandas_column_that_only_pandas_can_read_is_refused(made: World, name: str) -> None:
+    frame = spine_of([(1, "a", AT)]).to_pandas().assign(**{name: ODD[name]})
+
+    with pytest.raises(InputError, match=rf"column '{name}' is .*Convert it: spine\['{name}'\]"):
+        made.store.training_set(frame, VALUES, timestamp="at")
+    if name != "sparse":
+        table = pa.Table.from_pandas(frame)
+        with pytest.raises(InputError, match=f"column '{name}' is "):
+            made.store.training_set(table, VALUES, timestamp="at")
+        with pytest.raises(InputError, match=f"The column '{name}' is "):
+            made.store.training_set(pl.from_pandas(frame), VALUES, timestamp="at", name="odd")
+    dense = frame[name].astype(str)
+    assert 1 == made.store.training_set(frame.assign(**{name: dense}), VALUES, timestamp="at").rows
 
 
 def test_a_set_never_replaces_its_own_spine(made: World, tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def test_the_profile_that_is_kept_has_no_values_of_what_identifies_people(
 
     lake = own.store.lake
     assert "@example.com" in str(kept.frame["contact:email"].to_list())
-    assert b"@example" not in (KeptSets(lake).profile("mail") or b"")
+    sets = KeptSets(lake)
+    assert b"@example" not in (sets.profile(sets.manifest("mail")) or b"")
     files = [*Path(lake.place.path("training_profiles")).rglob("*.parquet")]
     assert files
     assert not [file for file in files if "@example" in str(pl.read_parquet(file).rows())]
@@ -94,4 +95,4 @@ def test_the_profile_that_is_kept_has_no_values_of_what_identifies_people(
     assert 1_200 == found.rows
     assert (0.0, {}, ()) == (found.unmatched_share, found.values.counts, tuple(found.top))
     assert {} == lake.training_reference("contact")
-    KeptSets(lake).remove("mail")
+    sets.remove("mail")

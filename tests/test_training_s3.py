@@ -1,17 +1,21 @@
 """Kept sets on S3: the same as in a local folder, whole or not at all."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from lockstep.errors import InputError
+from lockstep.garbage import collect_garbage
+from lockstep.stores.files import Place
 from lockstep.training.kept_sets import KeptSets
 from lockstep.training.memory import budget
 from lockstep.training.plan import Plan, finish, join_part
 from lockstep.training.reproduce import rebuild_set
 from lockstep.training.request import FOLDER
+from lockstep.training.training_set import profile_from
 from schedules.training_requests import look
 from tests.s3_server import BUCKET, S3, s3_server
 from tests.s3_world import set_up
@@ -84,6 +88,54 @@ def test_a_set_that_is_kept_on_s3_is_that_of_a_local_folder(made: World, tmp_pat
     assert [] == names(made)
 
 
+def test_of_two_builds_of_a_name_the_winner_keeps_its_profile_and_gc_removes_the_others_files(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spine, store, place = full_spine(), made.store, made.store.lake.place
+    kind = type(place)
+    upload, winners = kind.upload, []
+
+    def outrun(self: Place, name: str, file: Path) -> None:
+        if name.startswith("data-") and not winners:
+            winners.append("its own upload comes here again")
+            winners.append(store.training_set(spine, VALUES, timestamp="at", name="race"))
+        upload(self, name, file)
+
+    monkeypatch.setattr(kind, "upload", outrun)
+    with pytest.raises(InputError, match="another spine"):
+        store.training_set(spine.head(7), VALUES, timestamp="at", name="race")
+
+    sets = KeptSets(store.lake)
+    manifest, won = sets.manifest("race"), winners[1]
+    assert manifest.rows == won.rows == spine.height
+    amount = profile_from(sets.profile(manifest))["usage:amount"]
+    assert won.profile["usage:amount"] == amount
+    assert 7 == len(place.list("training_sets/race"))
+
+    now = datetime.now(UTC)
+    collect_garbage(place, now=now + timedelta(hours=23), keep=timedelta(0))
+    assert 7 == len(place.list("training_sets/race"))
+    place.write("training_sets/race/notes.txt", b"not ours")
+    place.write(f"training_sets/early/spine-{'0' * 16}.parquet", b"of a build that ended")
+    place.write(f"training_sets/void/data-{'0' * 16}.parquet", b"what an erasure left")
+    place.write("training_sets/void/voided.json", b"{}")
+    found = {
+        item.place: len(item.files)
+        for item in collect_garbage(place, now=now + timedelta(hours=25), keep=timedelta(0))
+    }
+
+    assert {"training_sets/early": 1, "training_sets/race": 3} == found
+    assert {*manifest.files.values(), manifest.profile_file, "manifest.json", "notes.txt"} == {
+        info.path.rpartition("/")[2] for info in place.list("training_sets/race")
+    }
+    assert rebuild_set(store, manifest, memory=budget(None)).data_checked
+    assert 2 == len(place.list("training_sets/void"))
+    place.write("training_sets/race/profile.json", b"as an earlier release wrote it")
+    place.delete(f"training_sets/race/{manifest.profile_file}")
+    assert b"as an earlier release wrote it" == sets.profile(manifest)
+    place.delete_all("training_sets")
+
+
 def test_a_spine_may_be_on_s3(made: World) -> None:
     spine = full_spine().head(50)
     place = made.store.lake.place
@@ -92,6 +144,9 @@ def test_a_spine_may_be_on_s3(made: World) -> None:
     found = made.store.training_set(place.path("spine.parquet"), VALUES, timestamp="at").frame
 
     assert found.select(spine.columns).equals(spine)
+    place.write("spine.csv", b'user_id,at,label\n1,2026-03-08,"a,\nb"\n2,2026-03-08,\n3,2026-03-08')
+    with pytest.raises(InputError, match="row 3 has fewer fields than the header"):
+        made.store.training_set(place.path("spine.csv"), ["usage:amount"], timestamp="at")
 
 
 def test_a_request_waits_for_its_spine_on_s3_and_sees_that_it_was_rewritten(made: World) -> None:

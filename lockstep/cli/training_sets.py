@@ -89,7 +89,7 @@ def show(
     store = opened()
     sets = KeptSets(store.lake)
     manifest = sets.manifest(name)
-    profile = profile_from(sets.profile(name))
+    profile = profile_from(sets.profile(manifest))
     if report is not None:
         write_report(store, manifest, profile, report)
     if as_json:

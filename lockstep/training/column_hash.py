@@ -65,6 +65,11 @@ class ColumnHashes:
         feed(sink, _array(values))
 
     @property
+    def rows(self) -> int:
+        """Rows taken in."""
+        return self._rows
+
+    @property
     def columns(self) -> dict[str, dict[str, Any]]:
         """Column → its type in words and its hash (hex), in order."""
         return {
@@ -123,7 +128,8 @@ def _is_hashable(dtype: Any, *, inside: bool = False) -> bool:
         return bool(fields) and all(fields)
     if inside and dtype in _NUMBERED:
         return False  # inside, the numbering of categories would be hashed
-    return dtype not in _UNHASHABLE
+    # Whoever reads the file without the extension's library gets what it is stored as.
+    return dtype not in _UNHASHABLE and not isinstance(dtype, pl.BaseExtension)
 
 
 def _array(values: pl.Series) -> pa.Array:

@@ -1,7 +1,8 @@
 """A spine in a .csv file: no type is guessed from how the first rows look.
 
 A key has the type that its view declares. The timestamp is ISO 8601, one form for all rows. Any
-other column is text, unless every value of the whole file is a plain number.
+other column is text, unless every value of the whole file is a plain number. A row that is shorter
+than the header is refused: its labels would be null.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import polars as pl
 
 from lockstep.errors import InputError
 from lockstep.time import INSTANT
+from lockstep.training.csv_rows import require_whole_rows
 
 _NOTHING: Final = "Nothing was joined."
 _SEPARATORS: Final = ";\t|"
@@ -50,14 +52,17 @@ def scan_csv(
         timestamp: Name of the instant column.
 
     Raises:
-        InputError: Two columns have one name, the separator is no comma, or a value of a key or of
-            the timestamp can't be read; it names the first such value and its row.
+        InputError: Two columns have one name, the separator is no comma, a row has fewer fields
+            than the header, or a value of a key or of the timestamp can't be read; it names the
+            first such row or value.
     """
     scan = _texts(path, options)
     header = scan.collect_schema().names()
     _require_header(path, _header(path, options), {*keys, timestamp} - {None})
     others = [name for name in header if name not in keys and name != timestamp]
     found = _facts(scan, others, timestamp if timestamp in header else None)
+    if len(header) > 1 and found["open"]:
+        require_whole_rows(path, options)
     columns = [_key(name, keys[name]) for name in header if name in keys]
     if timestamp in header:
         columns.append(_instants(str(timestamp), found))
@@ -96,8 +101,11 @@ def _require_header(path: str, header: Sequence[str], wanted: set[str | None]) -
 
 
 def _facts(scan: pl.LazyFrame, others: Sequence[str], timestamp: str | None) -> dict[str, Any]:
-    """Return what one pass over the file tells: rows, which columns are numbers, which forms."""
-    asked = [pl.len().alias("rows")]
+    """Return what one pass over the file tells: rows, which columns are numbers, which forms.
+
+    "open" is whether the last column lacks a value: a row that is too short does.
+    """
+    asked = [pl.len().alias("rows"), pl.last().is_null().any().alias("open")]
     for number, name in enumerate(others):
         column = pl.col(name)
         asked += [

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lockstep.lake import Lake
 from lockstep.stores.causes import answering
 from lockstep.training.manifest import Mode, ViewPin
+from lockstep.training.memory import row_bytes
 from lockstep.training.pins import Pinned, PinnedView
 from lockstep.training.pit import Asked, Moments, ask, find
 from lockstep.training.pit_gather import gather
@@ -89,7 +90,8 @@ def _join_view(view: PinnedView, asked: Asked, mode: Mode) -> Found:
         return _nothing(pin, rows)
     source = view.reader
     hits = find(asked, slices, source, pin.ttl)
-    values = gather(hits, slices, source, list(pin.features), pin.features)
+    width = row_bytes(pin.features, pin.widths)
+    values = gather(hits, slices, source, list(pin.features), pin.features, width=width)
     status = np.where(hits.piece >= 0, MATCHED, np.where(hits.expired, EXPIRED, UNMATCHED))
     return Found(
         pin.view,

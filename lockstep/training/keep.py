@@ -90,7 +90,7 @@ def kept_set(store: "Store", manifest: Manifest) -> TrainingSet:
     """
     sets = KeptSets(store.lake)
     data, elsewhere = sets.path(manifest, "data"), manifest.files.get("to")
-    profile = profile_from(sets.profile(manifest.name or ""))
+    profile = profile_from(sets.profile(manifest))
     if data is None and (elsewhere is None or not elsewhere.endswith(".parquet")):
         raise InputError(
             f"The data of the training set {manifest.name} is not kept in the lake.",
@@ -151,6 +151,7 @@ def _write(
             file.write(pl.DataFrame([*spine.iter_columns(), *joined.features.iter_columns()]))
             profiler.add(joined)
             done += spine.height
+            del spine, joined  # before the next block is read
         if not rows:
             empty = pl.scan_parquet(workspace.reading(SPINE), glob=False).collect()
             file.write(empty.with_columns(pl.lit(None, t).alias(n) for n, t in types.items()))

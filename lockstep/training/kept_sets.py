@@ -1,9 +1,9 @@
 """The training sets that the lake keeps: `training_sets/<name>/`, and what pins their versions.
 
 A set is there when its manifest is: data and spine come first, the manifest last. On a local disk
-all three appear by one rename; on S3 the files carry their content's hash in their names, and the
+all appear by one rename; on S3 the files carry their content's hash in their names, and the
 manifest is created only if absent. What a build that ended early left has no manifest and is no
-set.
+set; what one left that another was faster than, no manifest names, and gc removes it.
 """
 
 import errno
@@ -88,9 +88,12 @@ class KeptSets:
         name = manifest.files.get(file)
         return self._place.path(in_set(manifest.name or "", name)) if name else None
 
-    def profile(self, name: str) -> bytes | None:
+    def profile(self, manifest: Manifest) -> bytes | None:
         """Return the profile that was kept with a set, as JSON."""
-        return self._place.read_if_exists(in_set(name, PROFILE))
+        name, found = manifest.name or "", None
+        if self._place.remote:
+            found = self._place.read_if_exists(in_set(name, manifest.profile_file))
+        return found or self._place.read_if_exists(in_set(name, PROFILE))
 
     def remove(self, name: str) -> Manifest | None:
         """Remove a kept set and free what it pins; return its manifest, None if it is damaged.
@@ -113,9 +116,9 @@ class KeptSets:
     def keep(self, workspace: Workspace, manifest: Manifest, profile: bytes) -> bool:
         """Keep what is in a workspace under the manifest's name; False if the name is taken."""
         name = _checked(manifest.name)
-        extra: Mapping[str, bytes] = {PROFILE: profile, MANIFEST: manifest.to_bytes()}
         if self._place.remote:
-            return self._upload(name, workspace, manifest, extra)
+            return self._upload(name, workspace, manifest, profile)
+        extra = {PROFILE: profile, MANIFEST: manifest.to_bytes()}
         return self._rename(name, workspace, manifest, extra)
 
     def _rename(
@@ -144,17 +147,15 @@ class KeptSets:
             _flush(target.parent)
         return True
 
-    def _upload(
-        self, name: str, workspace: Workspace, manifest: Manifest, extra: Mapping[str, bytes]
-    ) -> bool:
+    def _upload(self, name: str, workspace: Workspace, manifest: Manifest, profile: bytes) -> bool:
         place = self._place.join(f"{SETS}/{name}")
         if place.exists(MANIFEST):
             return False
         for local, file in zip(("data.parquet", "spine.parquet"), ("data", "spine"), strict=True):
             if file in manifest.files:
                 place.upload(manifest.files[file], workspace.reading(local))
-        place.write(PROFILE, extra[PROFILE])
-        return place.write_if_absent(MANIFEST, extra[MANIFEST])
+        place.write(manifest.profile_file, profile)
+        return place.write_if_absent(MANIFEST, manifest.to_bytes())
 
     def file_names(self, *, data: bool, output: str, spine: str) -> dict[str, str]:
         """Return how the files of a set are to be called.
@@ -238,7 +239,7 @@ def require_same_answer(there: Manifest, made: Manifest) -> None:
         what = "another spine"
     elif question(there) != question(made):
         what = _OTHER
-    elif there.output.hash != made.output.hash:
+    elif not there.output.equals(made.output):
         what = "other values"
     else:
         return

@@ -51,6 +51,7 @@ class ViewPin:
         days: Day → (revision, content hash) of every revision that a spine row may meet; oldest
             first. In event mode there is one per day.
         largest: Rows of the view's largest day; not in the JSON.
+        widths: Feature → bytes of a value, where the type doesn't say; not in the JSON.
     """
 
     view: str
@@ -64,6 +65,7 @@ class ViewPin:
     code_versions: Mapping[str, str]
     days: Mapping[date, Sequence[tuple[int, str]]]
     largest: int = field(default=0, compare=False)
+    widths: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -119,6 +121,18 @@ class Contents:
     hash: str
     columns: Mapping[str, Mapping[str, Any]]
 
+    def equals(self, other: "Contents") -> bool:
+        """Whether the rows and columns are the same.
+
+        Without a row the columns and their types say it: an earlier release had two hashes of that.
+        """
+        if self.rows or other.rows:
+            return self.hash == other.hash
+        one, another = (
+            [(name, column["type"]) for name, column in of.columns.items()] for of in (self, other)
+        )
+        return one == another
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -158,6 +172,12 @@ class Manifest:
     def rows(self) -> int:
         """Rows of the set, as many as its spine has."""
         return self.output.rows
+
+    @property
+    def profile_file(self) -> str:
+        """The name of its profile where several builds may write beside one manifest."""
+        said = [self.output.hash, self.spine.hash, self.mode, self.timestamp, self.time_zone]
+        return f"profile-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]}.json"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values, its digest last."""

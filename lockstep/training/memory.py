@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ _CGROUPS: Final = (
     ),
 )
 _TEXT: Final = 32
-"""Bytes that a text or a list is taken to need, its value included."""
+"""Bytes that a text or a list is taken to need, its value included, if nobody has looked."""
 
 
 def available_bytes() -> int:
@@ -66,9 +66,24 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def row_bytes(types: Iterable[pl.DataType]) -> int:
-    """Return about how many bytes a row of such columns takes in memory."""
-    return sum(_width(dtype) for dtype in types)
+def row_bytes(types: Mapping[str, pl.DataType], widths: Mapping[str, int] | None = None) -> int:
+    """Return about how many bytes a row of such columns takes in memory.
+
+    Args:
+        types: Column → type.
+        widths: Column → bytes of a value, of those that were looked at.
+    """
+    known = widths or {}
+    return sum(known.get(name) or _width(dtype) for name, dtype in types.items())
+
+
+def has_fixed_width(dtype: pl.DataType) -> bool:
+    """Return whether the type says how many bytes a value takes."""
+    if isinstance(dtype, pl.Struct):
+        return all(has_fixed_width(inner) for inner in _fields(dtype))
+    if isinstance(dtype, pl.Array):
+        return has_fixed_width(_inner(dtype))
+    return not isinstance(dtype, pl.String | pl.Binary | pl.List)
 
 
 def _width(dtype: pl.DataType) -> int:
@@ -77,10 +92,19 @@ def _width(dtype: pl.DataType) -> int:
     if dtype.is_numeric() or dtype.is_temporal() or isinstance(dtype, pl.Boolean):
         return 8
     if isinstance(dtype, pl.Struct):
-        return sum(
-            _width(f.dtype if isinstance(f.dtype, pl.DataType) else f.dtype()) for f in dtype.fields
-        )
+        return sum(map(_width, _fields(dtype)))
+    if isinstance(dtype, pl.Array):
+        return dtype.size * _width(_inner(dtype))
     return _TEXT
+
+
+def _fields(dtype: pl.Struct) -> Iterator[pl.DataType]:
+    for field in dtype.fields:
+        yield field.dtype if isinstance(field.dtype, pl.DataType) else field.dtype()
+
+
+def _inner(dtype: pl.Array) -> pl.DataType:
+    return dtype.inner if isinstance(dtype.inner, pl.DataType) else dtype.inner()
 
 
 def _meminfo() -> int:

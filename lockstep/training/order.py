@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from lockstep.errors import InputError
+from lockstep.training.column_hash import BLOCK
 from lockstep.training.join import Joined, join
 from lockstep.training.kept_sets import KeptSets, require_name, require_same_question
 from lockstep.training.memory import budget, row_bytes
@@ -25,6 +26,8 @@ _LEAST: Final = 32_000_000
 """What a part may take however small the budget is: smaller ones only cost time."""
 _UNIT_FORGOTTEN: Final = 10_000
 """Who states fewer bytes than this forgot the unit."""
+_BLOCKS: Final = 6
+"""Blocks of wide columns that are in memory while one is hashed, one written, one put together."""
 _PER_VIEW: Final = 48
 _PER_ROW: Final = 64
 
@@ -115,7 +118,7 @@ def parts_for(asked: Order) -> int:
     """
     require_memory(asked)
     each, room = _each(asked), asked.memory - _fixed(asked)
-    if asked.spine.rows * (each + row_bytes(asked.spine.schema.values())) <= room:
+    if asked.spine.rows * (each + row_bytes(asked.spine.schema, asked.spine.widths)) <= room:
         return 0
     parts = -(-asked.spine.rows * each // max(room // 2, _LEAST))
     return min(max(1, parts), most_parts())
@@ -146,18 +149,23 @@ def require_memory(asked: Order) -> None:
 
 def _each(asked: Order) -> int:
     """Return the bytes that joining a row of the spine takes."""
-    features = row_bytes(asked.pinned.types.values())
-    return 2 * features + len(asked.pinned.views) * _PER_VIEW + _PER_ROW
+    pins = asked.pinned.views
+    features = sum(row_bytes(pin.features, pin.widths) for pin in pins)
+    # What is read, put together and put in order of a wide column is there at the same time.
+    wide = sum(sum(pin.widths.values()) for pin in pins)
+    return 2 * features + wide + len(pins) * _PER_VIEW + _PER_ROW
 
 
 def _fixed(asked: Order) -> int:
     """Return the bytes that are taken however few rows a part has."""
-    views = asked.pinned.views
-    widest = max(
-        (row_bytes([*view.keys.values(), *view.features.values()]) for view in views), default=0
+    pins = asked.pinned.views
+    day = max(
+        ((row_bytes(pin.keys) + row_bytes(pin.features, pin.widths)) * pin.largest for pin in pins),
+        default=0,
     )
+    wide = sum(asked.spine.widths.values()) + sum(sum(pin.widths.values()) for pin in pins)
     # Two days of a view are read at a time, and decoded.
-    return _BASE + 4 * widest * max((view.largest for view in views), default=0)
+    return _BASE + 4 * day + _BLOCKS * min(BLOCK, asked.spine.rows) * wide
 
 
 def joined_in_memory(store: "Store", asked: Order) -> tuple[Pinned, pl.DataFrame, Joined]:

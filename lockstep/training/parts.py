@@ -277,10 +277,15 @@ def joined_blocks(
     with reporting(workspace.folder), ExitStack() as opened:
         files = [opened.enter_context(Batches(name)) for name in names]
         for number in range(block_count(rows)):
-            frame = pl.concat([file.batch(number) for file in files])
-            position = np.empty(frame.height, dtype=np.uint32)
-            position[frame[ROW].to_numpy()] = np.arange(frame.height, dtype=np.uint32)
-            yield spine_block(spine, number), _joined(frame[pl.Series(position)], pinned)
+            yield spine_block(spine, number), _joined(_in_order(files, number), pinned)
+
+
+def _in_order(files: Sequence[Batches], number: int) -> pl.DataFrame:
+    """Return what was joined to a block's rows, in their order."""
+    frame = pl.concat([file.batch(number) for file in files])
+    position = np.empty(frame.height, dtype=np.uint32)
+    position[frame[ROW].to_numpy()] = np.arange(frame.height, dtype=np.uint32)
+    return frame[pl.Series(position)]
 
 
 def _joined(frame: pl.DataFrame, pinned: Pinned) -> Joined:

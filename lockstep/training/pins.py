@@ -19,6 +19,7 @@ from lockstep.stores.history import SliceReader
 from lockstep.time import ONE_DAY, as_of, micros, span, zone_named
 from lockstep.training.manifest import MODES, Mode, ViewPin
 from lockstep.training.timeline import Slice, event_slices, known_slices
+from lockstep.training.widths import widths_of
 from lockstep.view import FeatureView
 
 
@@ -85,6 +86,7 @@ class Pinned:
             "time_zone": self.time_zone,
             "partition_zone": self.partition_zone,
             "views": {pin.view: pin.to_json() for pin in self.views},
+            "widths": {pin.view: dict(pin.widths) for pin in self.views},
             "code_warnings": list(self.code_warnings),
             "warnings": list(self.warnings),
             "future": list(self.future),
@@ -101,7 +103,10 @@ class Pinned:
             timestamp=data["timestamp"],
             time_zone=data["time_zone"],
             partition_zone=data["partition_zone"],
-            views=tuple(ViewPin.from_json(name, pin) for name, pin in data["views"].items()),
+            views=tuple(
+                replace(ViewPin.from_json(name, pin), widths=data["widths"].get(name, {}))
+                for name, pin in data["views"].items()
+            ),
             code_warnings=tuple(data["code_warnings"]),
             warnings=tuple(data["warnings"]),
             future=tuple(data["future"]),
@@ -241,6 +246,7 @@ def _pin_view(lake: Lake, view: FeatureView, wanted: Sequence[str], mode: str) -
         code_versions=versions,
         days=days,
         largest=max((r.rows for r in history.current.values()), default=0) if history else 0,
+        widths=widths_of(table, history, {n: types[n] for n in wanted}) if history else {},
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,9 @@ from lockstep.training.pit import Hits, ahead, batches
 from lockstep.training.pit_keys import Keys
 from lockstep.training.timeline import Rows, Slice
 
+_USUAL: Final = 128
+"""Bytes of a row up to which the usual number of rows is read at once."""
+
 
 def gather(
     hits: Hits,
@@ -20,6 +24,7 @@ def gather(
     features: Sequence[str],
     types: Mapping[str, pl.DataType],
     *,
+    width: int = 0,
     readers: int = 2,
 ) -> pl.DataFrame:
     """Return a column per feature, in the order asked for and of the spine; null without a hit.
@@ -32,6 +37,7 @@ def gather(
     Args:
         hits: What `find` returned for the same slices and rows.
         types: The type of each feature.
+        width: Bytes of a row of them: of wide ones fewer are read at once.
         readers: Threads that read slices; the result does not depend on it.
 
     Raises:
@@ -48,7 +54,8 @@ def gather(
             parts.append(_values(index, frame, places, hits.keys, slices, rows, features, types))
         return parts
 
-    some = batches(hit, lambda index: slices[index].rows)
+    each = max(1, width // _USUAL)
+    some = batches(hit, lambda index: slices[index].rows * each)
     parts = list(chain.from_iterable(ahead(some, read, readers)))
     # Where nothing was hit, the row behind the last one.
     position = np.full(len(hits.piece), len(order), dtype=np.uint32)

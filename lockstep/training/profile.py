@@ -105,7 +105,8 @@ class _Column:
 
     def add(self, values: pl.Series, sampled: pl.Series) -> None:
         self.nulls += values.null_count()
-        self.samples.append(values.gather(sampled))
+        if self.dtype.is_numeric() or isinstance(self.dtype, pl.String | pl.Boolean):
+            self.samples.append(values.gather(sampled))
         if not self.dtype.is_numeric():
             self.missing += values.null_count()
             return

@@ -116,13 +116,14 @@ def _values(found: FeatureProfile) -> str:
     if found.top:
         return ", ".join(found.top)
     values = found.values
-    if values.minimum is None or values.maximum is None or values.mean is None:
-        return ""
-    middle = values.sketch[len(values.sketch) // 2]
-    return (
-        f"min {values.minimum:.4g}, median {middle:.4g}, mean {values.mean:.4g}, "
-        f"max {values.maximum:.4g}"
-    )
+    said = {
+        "min": values.minimum,
+        # Of the sample, which meets none of values that are rare enough.
+        "median": values.sketch[len(values.sketch) // 2] if values.sketch else None,
+        "mean": values.mean,
+        "max": values.maximum,
+    }
+    return ", ".join(f"{word} {value:.4g}" for word, value in said.items() if value is not None)
 
 
 def _leakage(leakage: Leakage | None) -> Iterable[str]:

@@ -16,7 +16,7 @@ from lockstep.time import zone_named
 from lockstep.training.column_hash import BLOCK, ColumnHashes
 from lockstep.training.kept_sets import KeptSets
 from lockstep.training.libraries import versions
-from lockstep.training.manifest import Manifest, Mode, ViewPin
+from lockstep.training.manifest import Contents, Manifest, Mode, ViewPin
 from lockstep.training.memory import budget
 from lockstep.training.order import Order
 from lockstep.training.parts import block_count
@@ -25,6 +25,7 @@ from lockstep.training.plan import Progress, build
 from lockstep.training.set_file import exporting, require_kind
 from lockstep.training.spine import AnySpine, open_spine, require_spine
 from lockstep.training.training_set import SetInFile, TrainingSet
+from lockstep.training.widths import widths_of
 
 if TYPE_CHECKING:
     from lockstep.store import Store
@@ -180,7 +181,7 @@ def _still_there(store: "Store", pin: ViewPin, manifest: Manifest) -> ViewPin:
                     effect=_REFUSED,
                 )
     largest = max((record.rows for record in history.current.values()), default=0)
-    return replace(pin, largest=largest)
+    return replace(pin, largest=largest, widths=widths_of(view.table, history, pin.features))
 
 
 def _records(history: Any, mode: Mode) -> Mapping[date, Sequence[Any]]:
@@ -207,7 +208,7 @@ def _require_equal_spine(manifest: Manifest, made: Manifest) -> None:
 def _require_equal_output(
     store: "Store", manifest: Manifest, made: Manifest, views: Sequence[ViewPin]
 ) -> None:
-    if made.output.hash == manifest.output.hash:
+    if made.output.equals(manifest.output):
         return
     differing = _differing(manifest.output.columns, made.output.columns)
     damaged = [
@@ -270,7 +271,7 @@ def _check_kept_data(store: "Store", manifest: Manifest, out: Path | None) -> bo
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         got = first_line(error)
         raise _spoilt(manifest, f"The kept data {path} can't be read.", got, out) from error
-    if hashes.total == manifest.output.hash:
+    if Contents(hashes.rows, hashes.total, hashes.columns).equals(manifest.output):
         return True
     differing = ", ".join(_differing(manifest.output.columns, hashes.columns)) or "its rows"
     said = f"The kept data {path} was changed: {differing} differ."

@@ -56,7 +56,8 @@ class SetFile:
         if self._waiting is not None:
             self._waiting.result()
         features = block.select(self._features)
-        self._waiting = self._pool.submit(self.hashes.update, features)
+        if block.height:  # as everywhere: what has no rows has no block
+            self._waiting = self._pool.submit(self.hashes.update, features)
         table = block.to_arrow()
         if self._writer is None:
             texts = [f.name for f in table.schema if not pa.types.is_primitive(f.type)]

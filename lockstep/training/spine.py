@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo
@@ -15,6 +16,7 @@ from lockstep.stores.files import Place, open_place
 from lockstep.stores.plain_table import scan_table
 from lockstep.time import INSTANT, day_start, micros, to_utc, zone_named
 from lockstep.training.csv_spine import scan_csv
+from lockstep.training.widths import widths_in
 
 AnySpine: TypeAlias = Any
 """A Polars frame or LazyFrame, a pandas frame, an Arrow table, or a path: .parquet, .csv, Delta."""
@@ -64,6 +66,11 @@ class Spine:
         with _reading(self._where):
             return self._rows.collect()
 
+    @cached_property
+    def widths(self) -> Mapping[str, int]:
+        """Column → bytes of a value, where the type doesn't say; by the first rows."""
+        return widths_in(self._rows.lazy(), self.schema)
+
     def write(self, path: Path, block: int) -> None:
         """Write all rows, in order, to a Parquet file with row groups of `block` rows.
 
@@ -112,9 +119,10 @@ def _converted(given: Any) -> pl.DataFrame:
     try:
         if kind == "pandas.DataFrame":
             # NaN is a value of its own: a label that passes through keeps it.
-            return pl.from_pandas(given, nan_to_null=False)
+            _require_dense(given)
+            return _plain(pl.from_pandas(given, nan_to_null=False))
         if hasattr(given, "__arrow_c_stream__"):
-            return pl.DataFrame(given)
+            return _plain(pl.DataFrame(given))
     except (pl.exceptions.PolarsError, ValueError, TypeError) as error:
         raise InputError(
             f"The spine, a {kind}, can't be converted.", got=_said(error), effect=_NOTHING
@@ -125,6 +133,42 @@ def _converted(given: Any) -> pl.DataFrame:
         ".parquet or .csv file or of a Delta table's folder",
         effect=_NOTHING,
     )
+
+
+def _require_dense(frame: Any) -> None:
+    """Return if no column of a pandas frame is sparse, which Arrow does not know.
+
+    Raises:
+        InputError: One is; it is named.
+    """
+    for name, dtype in frame.dtypes.items():
+        if type(dtype).__name__ == "SparseDtype":
+            raise InputError(
+                f"The spine's column {name!r} is {dtype}.",
+                expected="values that a file can hold",
+                fix=f"Convert it: spine[{name!r}].sparse.to_dense().",
+                effect=_NOTHING,
+            )
+
+
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame without columns whose meaning is only known to another library.
+
+    A period or an interval of pandas would be a number wherever that library is not.
+
+    Raises:
+        InputError: It has one; it is named.
+    """
+    for name, dtype in frame.schema.items():
+        if isinstance(dtype, pl.BaseExtension):
+            raise InputError(
+                f"The spine's column {name!r} is {dtype}.",
+                expected="values that a file can hold",
+                fix=f"Convert it: spine[{name!r}].astype(str), or a period to the instant of its "
+                f"start: spine[{name!r}].dt.to_timestamp().",
+                effect=_NOTHING,
+            )
+    return frame
 
 
 def _from_path(
