@@ -284,6 +284,43 @@ def test_events_of_a_newer_run_module_are_ignored() -> None:
     assert told.messages() == ["a 2025-03-07 skipped: m", "alone"]
 
 
+def test_days_of_which_the_same_is_to_be_said_are_one_message() -> None:
+    told = Told()
+    for day, message in [
+        ("2025-03-06", "No row has landed for 2025-03-06."),
+        ("2025-03-07", "Something else."),
+        ("2025-03-08", "No row has landed for 2025-03-08."),
+        ("2025-03-09", "No row has landed for 2025-03-09."),
+        ("some day", "of another release"),
+    ]:
+        told.hear(
+            {"event": "day", "name": "a", "day": day, "status": "refused", "message": message}
+        )
+
+    days = "2025-03-06, 2025-03-08..2025-03-09"
+    assert told.messages() == [
+        f"a {days} refused: No row has landed for {days}.",
+        "a 2025-03-07 refused: Something else.",
+        "a some day refused: of another release",
+    ]
+
+
+def test_a_view_that_never_began_is_named_and_why(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHILD_STOPS_AFTER", "orders")
+    tiny.land_orders("bad", orders(DAYS[2], [1], first_id=900).drop("amount"))
+
+    asked = ("materialize", "orders", "spend_2d", "--days", RANGE)
+    result = lockstep(*asked, status=1)
+    data = json.loads(lockstep(*asked, "--json", status=1).stdout)
+
+    assert "spend_2d was not started: something that it reads was not built." in result.stdout
+    (row,) = (line for line in result.stdout.splitlines() if line.strip().startswith("spend_2d  "))
+    assert str(len(VIEW_DAYS)) in row
+    assert data["not_started"] == ["spend_2d"]
+
+
 def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path: Path) -> None:
     from lockstep.cli.child import _hear
 

@@ -76,6 +76,7 @@ def view(
         test.write_text(_test_text(store, name, described), encoding="utf-8")
         say(f"Wrote {test}.")
     say(f"See what it gives: lockstep preview {name}")
+    say("A UI that is running shows it after Reload (Deployment, Code locations).")
 
 
 def _require_new(store: "Store", name: str) -> None:

@@ -8,7 +8,7 @@ from lockstep.cli.console import BROKEN, emit_json, note, out, say, table, text
 from lockstep.cli.opened import ended_days, opened, require_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import date
 
     from lockstep.cli.child import Ended
@@ -47,10 +47,12 @@ def materialize(
     else:
         wanted = ended_days(store, days)
     told, ended = _run(store, names or [], wanted)
+    waiting = _not_started(store, names or [], told, ended)
     if as_json:
-        emit_json({**told.to_json(), "exit_status": ended.status, "log": ended.log})
+        found = {**told.to_json(), "not_started": waiting}
+        emit_json({**found, "exit_status": ended.status, "log": ended.log})
     else:
-        _show(told, ended)
+        _show(told, ended, {name: len(wanted) for name in waiting})
     raise typer.Exit(_status(told, ended))
 
 
@@ -70,7 +72,15 @@ def _run(store: "Store", names: "Sequence[str]", days: "Sequence[date]") -> "tup
     return told, max(ends, key=lambda ended: (ended.signal or 0, ended.status))
 
 
-def _show(told: "Told", ended: "Ended") -> None:
+def _not_started(store: "Store", names: "Sequence[str]", told: "Told", ended: "Ended") -> list[str]:
+    """Return what was asked for and never began, because of something that it reads."""
+    if not ended.status or ended.signal is not None or not told.assets:
+        return []
+    catalog = store.catalog
+    return told.left_out(names or [*catalog.sources, *catalog.snapshots, *catalog.views])
+
+
+def _show(told: "Told", ended: "Ended", not_started: "Mapping[str, int]") -> None:
     columns = ("asset", "days", "committed", "unchanged", "not built", "pushed", "rows pushed")
     rows = [
         (
@@ -84,10 +94,15 @@ def _show(told: "Told", ended: "Ended") -> None:
         )
         for name, asset in told.assets.items()
     ]
+    rows += [
+        (name, "", "", "", text(days, "bold red"), "", "") for name, days in not_started.items()
+    ]
     if rows:
         out().print(table(columns, rows))
     for message in told.messages():
         say(message, "red")
+    for name in not_started:
+        say(f"{name} was not started: something that it reads was not built.", "red")
     if ended.signal is not None:
         note(f"Stopped. What was committed stays; run again to complete it. Log: {ended.log}")
     elif ended.status:

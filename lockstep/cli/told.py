@@ -10,10 +10,15 @@ Other events and other facts are ignored, so that either side may be newer.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Final
 
+from lockstep.time import span
+
 GOOD: Final = frozenset({"committed", "unchanged"})
+_DAY: Final = "\0"
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,20 @@ class Told:
     run_ids: list[str] = field(default_factory=list)
 
     def messages(self) -> list[str]:
-        """Return a sentence per day that is not certified, then what else went wrong."""
+        """Return why days are not certified, then what else went wrong.
+
+        A sentence per reason: days of which the same is to be said are named together.
+        """
         bad = [
-            f"{name} {day.day} {day.status}: {day.message}"
+            f"{name} {days} {status}: {message}"
             for name, asset in self.assets.items()
-            for day in asset.bad
+            for days, status, message in _together(asset.bad)
         ]
         return bad + self.errors
+
+    def left_out(self, names: Iterable[str]) -> list[str]:
+        """Return which of the names nothing was heard of: what they read was not built."""
+        return [name for name in names if name not in self.assets]
 
     def hear(self, event: Any) -> str | None:
         """Take in one event; return the asset it is about."""
@@ -110,3 +122,20 @@ class Told:
 
     def _of(self, name: str) -> ToldAsset:
         return self.assets.setdefault(name, ToldAsset())
+
+
+def _together(bad: Iterable[BadDay]) -> Iterator[tuple[str, str, str]]:
+    """Return days, status and message, in order; of days whose messages differ by the day alone."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for day in bad:
+        alike.setdefault((day.status, day.message.replace(day.day, _DAY)), []).append(day.day)
+    for (status, message), days in alike.items():
+        named = _named(days)
+        yield named, status, message.replace(_DAY, named)
+
+
+def _named(days: list[str]) -> str:
+    try:
+        return span(date.fromisoformat(day) for day in days)
+    except ValueError:  # told by another release
+        return ", ".join(days)
