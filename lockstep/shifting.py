@@ -6,14 +6,18 @@ a row has to move, on average, to make one shape of the other. A shift is only r
 - the newest days are far from their reference, measured by how far the reference days are from
   each other and by what counting so few rows leaves to chance;
 - moved by the offset they are as near as a usual day is, and far nearer than where they are;
-- the offset is one that two zones can have, no other offset fits nearly as well, and each of the
-  days for itself says the same, or there is one day only and it is overwhelming.
+- the offset is one that two zones can have, no other offset that is an hour or more away fits
+  nearly as well, and each of the days for itself says the same, or there is one day only and it is
+  overwhelming.
+
+Which of the offsets near it, the likelihood of the days says: those that it does not rule out are
+told, too.
 
 So a promotion (another shape, wherever one moves it), half a day, an outage, a flat feed (every
 offset fits alike) and a sparse one (chance explains it) are no shift.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,8 +43,14 @@ _UNIQUE: Final = 1.5
 _AGREEING: Final = 0.8
 _SURE: Final = 4.0
 """By how much the log-likelihood of an offset must be ahead of any other's."""
+_ABOUT: Final = 30.0
+"""Others whose log-likelihood is behind by less fit about as well: no day is quite like another."""
+_CLOSE: Final = 2.0
+"""Offsets are compared by likelihood if moved by them days are so many usual distances away."""
 _WHOLE_HOUR: Final = 2.0
 """How much likelier a whole hour is beforehand than 30 or 45 minutes."""
+_OWN: Final = 4.0
+"""How much likelier the partition zone's own offset is: not converted, or converted twice."""
 _LONG_WEEKEND: Final = 3
 """So few days may be holidays: like those of any weekday."""
 _MIDDLE: Final = 0.5
@@ -61,6 +71,8 @@ class Shift:
         after: The same once they are moved back.
         reference: Shape of the days before, as shares.
         shape: Shape of the judged days, as shares.
+        likelihood: Logarithm of how likely the offset makes the days; to compare with another's.
+        others: Offsets that fit about as well, the likeliest first.
     """
 
     slots: int
@@ -69,6 +81,8 @@ class Shift:
     after: float
     reference: Floats
     shape: Floats
+    likelihood: float = 0.0
+    others: Sequence[int] = ()
 
     @property
     def confidence(self) -> float:
@@ -102,7 +116,7 @@ def find_shift(
 
     Args:
         days: Days with rows, in order; the last one is the newest.
-        allowed: The offsets, in slots, that may be reported; no two of them a day apart.
+        allowed: The offsets, in slots, that may be reported.
         by_utc: The feed keeps its hours in UTC, not by the wall clock of the partition zone.
         windows: How many of the newest days are judged together; the first that shows a shift
             counts.
@@ -157,40 +171,53 @@ class _Judged:
         there = float(at_all[best % SLOTS])
         if there > _NEAR * usual or there * _GAIN > here or not _alone(at_all, best):
             return None
-        slots = self._most_likely(allowed, usual)
+        scores = self._scores(allowed, usual)
+        slots = self._surely(scores)
         if slots is None or not self._agree(slots):
             return None
-        return Shift(slots, self._window, here, there, reference, shape)
+        likelihood = scores.pop(slots)
+        others = [other for other in _ranked(scores) if likelihood - scores[other] < _ABOUT]
+        return Shift(slots, self._window, here, there, reference, shape, likelihood, others)
 
     def _unmoved(self, shape: Floats, own: Floats) -> float:
         """Return the distance where the days are; few days may be like those of another weekday."""
         others = [own] if len(self._window) > _LONG_WEEKEND else [own, *self._references]
         return float(distance(shape, np.array(others)).min())
 
-    def _most_likely(self, allowed: Sequence[int], usual: float) -> int | None:
-        """Return the offset that makes the days likeliest; None if another one may be as likely.
+    def _scores(self, allowed: Sequence[int], usual: float) -> dict[int, float]:
+        """Return how likely each offset makes the days, as a logarithm; of those that come near.
 
-        A day on which the shift began is a mixture, so the first of several is left out.
+        A day on which the shift began is a mixture, so the first of several is left out. Offsets a
+        day apart make the same hours, but of another weekday.
         """
         later = slice(1 if len(self._window) > 1 else 0, None)
         counts = self._counts[later].sum(axis=0)
         if not counts.any():
-            return None
+            return {}
         moved = {slots: self._moved(slots)[later] for slots in allowed}
         weights = self._counts[later].sum(axis=1)
         pooled = weights @ np.array(list(moved.values())) / weights.sum()
         at_all = dict(zip(moved, distance(counts / counts.sum(), pooled), strict=True))
-        near = usual + min(at_all.values())
+        near = _CLOSE * usual + min(at_all.values())
         scores: dict[int, float] = {}
         spread = self._overspread()
         for slots in allowed:
             if at_all[slots] <= near:
                 apart = _squares(self._counts[later], moved[slots])
                 likely = -0.5 * float(np.minimum(apart / spread, _MOST).sum())
-                scores[slots] = likely + beforehand(slots)
-        ranked = sorted(scores, key=lambda slots: -scores[slots])
-        sure = len(ranked) == 1 or scores[ranked[0]] - scores[ranked[1]] >= _SURE
-        return ranked[0] if sure or len(self._window) >= _PATIENT else None
+                own = abs(slots) == abs(self._window[-1].utc_offset)
+                scores[slots] = likely + beforehand(slots) + (_OWN if own else 0.0)
+        return scores
+
+    def _surely(self, scores: Mapping[int, float]) -> int | None:
+        """Return the likeliest offset; None if one that is not a day apart may be as likely."""
+        ranked = _ranked(scores)
+        if not ranked:
+            return None
+        best = ranked[0]
+        others = [scores[slots] for slots in ranked[1:] if (slots - best) % SLOTS]
+        sure = not others or scores[best] - others[0] >= _SURE
+        return best if sure or len(self._window) >= _PATIENT else None
 
     def _moved(self, slots: int) -> Floats:
         """Return the expected shapes of the days if rows are stored so much later.
@@ -231,6 +258,10 @@ def nearer_moved(shape: Floats, reference: Floats, slots: int) -> bool:
     """Whether a shape is far nearer to its reference once that is moved by the offset."""
     here, there = distance(shape, np.array([reference, np.roll(reference, slots)]))
     return bool(there * 1.5 < here)
+
+
+def _ranked(scores: Mapping[int, float]) -> list[int]:
+    return sorted(scores, key=lambda slots: -scores[slots])
 
 
 def _shares(counts: Floats) -> Floats:

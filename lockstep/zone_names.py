@@ -1,12 +1,12 @@
 """Which zones an offset speaks for: what one clock is ahead of another on given days."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import date, timedelta
 from functools import cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from lockstep.day_shape import SLOT_MINUTES, SLOTS, offset_slots
+from lockstep.day_shape import SLOT_MINUTES, offset_slots
 from lockstep.time import zone_named
 
 MOST_HOURS: Final = 14
@@ -97,11 +97,3 @@ def switches(name: str, first: date, last: date) -> dict[date, int]:
             found[day] = ahead - before
         before, day = ahead, day + _DAY
     return found
-
-
-def modulo(slots: Collection[int]) -> list[int]:
-    """Return the offsets as moves on a circle of one day, each once; the shortest one stands."""
-    shortest: dict[int, int] = {}
-    for move in sorted(slots, key=abs):
-        shortest.setdefault(move % SLOTS, move)
-    return list(shortest.values())

@@ -1,7 +1,7 @@
 """Time-zone shifts of a source: which offset, since when, which zones fit. Reads the day index."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
@@ -14,7 +14,7 @@ from lockstep.lake import Lake
 from lockstep.shifting import REFERENCE_DAYS, Shift, distance, find_shift, nearer_moved
 from lockstep.sources import Source
 from lockstep.time import as_of, span
-from lockstep.zone_names import ZONES, fitting, modulo, offsets, switches, twice
+from lockstep.zone_names import ZONES, fitting, offsets, switches, twice
 
 Clock: TypeAlias = Literal["local", "utc", "either"]
 KEPT_DAYS: Final = 420
@@ -24,6 +24,8 @@ _SETTLED: Final = timedelta(days=35)
 _BETWEEN: Final = timedelta(days=3)
 """Days in a row of unusual shape, such as holidays, end no shift if there are fewer."""
 _NAMED: Final = 4
+_NEARBY: Final = 120
+"""Offsets so many minutes apart are told as a range."""
 _ONE_DAY: Final = timedelta(days=1)
 _MORNING: Final = 7
 _CONCENTRATED: Final = 0.6
@@ -43,7 +45,8 @@ class ZoneShift:
         days: Shifted days.
         confidence: Share of the distance from the reference that the offset explains, 0 to 1.
         dst_only: One hour, since the clocks changed: the conversion knows no daylight saving.
-        names: Zones that it fits, the likeliest first.
+        names: Zones that it fits, the likeliest first, then those that the others fit.
+        others: Offsets that fit about as well, in minutes, the likeliest first.
         usual: The hourly shape of the days before: 96 shares.
         shape: That of the shifted days.
     """
@@ -59,6 +62,7 @@ class ZoneShift:
     sentence: str
     usual: Sequence[float] = ()
     shape: Sequence[float] = ()
+    others: Sequence[int] = ()
 
 
 def zone_shift(lake: Lake, source: Source, now: datetime) -> ZoneShift | None:
@@ -88,21 +92,21 @@ def judge(source: str, days: Sequence[DayShape], zone: ZoneInfo, declared: str) 
         return None
     known = [declared, zone.key]
     candidates = offsets(days[-1].day, declared)
-    found = _by_its_clock(days, modulo(candidates))
+    found = _by_its_clock(days, candidates)
     if found is not None and _natural(found, days, zone):
         return None
+    arrival = find_by_arrival(days, candidates)
     if found is not None:
         shifted = _all_shifted(found, days)
-        slots = _around(found, days, shifted, candidates)
+        slots, others = _exactly(found, days, shifted, arrival)
+    elif arrival is not None:
+        found, shifted, slots, others = arrival, list(arrival.days), arrival.slots, []
     else:
-        found = find_by_arrival(days, candidates)
-        if found is None:
-            return None
-        shifted, slots = list(found.days), found.slots
+        return None
     dates = [day.day for day in shifted]
-    dst_only = _dst_only(found, dates[0], known)
-    minutes = slots * SLOT_MINUTES
-    names = [zone.key] if dst_only else _names(minutes, dates[-1:], declared, known)
+    dst_only = _dst_only(slots, dates[0], known)
+    minutes, rest = slots * SLOT_MINUTES, [other * SLOT_MINUTES for other in others]
+    names = [zone.key] if dst_only else _names([minutes, *rest], dates[-1:], declared, known)
     return ZoneShift(
         source=source,
         offset_minutes=minutes,
@@ -112,9 +116,10 @@ def judge(source: str, days: Sequence[DayShape], zone: ZoneInfo, declared: str) 
         confidence=round(found.confidence, 3),
         dst_only=dst_only,
         names=names,
-        sentence=_sentence(source, minutes, dates, declared, names, dst_only=dst_only),
+        sentence=_sentence(source, minutes, rest, dates, declared, names, dst_only=dst_only),
         usual=found.reference.tolist(),
         shape=found.shape.tolist(),
+        others=rest,
     )
 
 
@@ -122,17 +127,36 @@ def _by_its_clock(days: Sequence[DayShape], moves: Sequence[int]) -> Shift | Non
     """Return the shift by the clock that the feed keeps; where nobody can tell, by both.
 
     The days that show it are then judged once more, all together and against those before them:
-    a reference that holds shifted days itself names the offset badly.
+    a reference that holds shifted days itself names the offset badly. Of two clocks the one counts
+    that makes the days likelier, and the offset by the other is told, too.
     """
     clock = _clock_that_matters(days)
-    found = find_shift(days, moves, by_utc=clock == "utc")
-    if clock == "either" and found is not None:
-        found = find_shift(days, moves, by_utc=True)
-    if found is None:
+    clocks = (False, True) if clock == "either" else (clock == "utc",)
+    found = [find_shift(days, moves, by_utc=by_utc) for by_utc in clocks]
+    if None in found:
         return None
-    windows = [len(_all_shifted(found, days))]
-    again = find_shift(days, moves, by_utc=clock != "local", windows=windows)
-    return again or found
+    first = [shift for shift in found if shift is not None]
+    windows = [len(_all_shifted(first[0], days))]
+    again = [find_shift(days, moves, by_utc=by_utc, windows=windows) for by_utc in clocks]
+    both = [shift for shift in again if shift is not None] or first
+    best = max(both, key=lambda shift: shift.likelihood / len(shift.days))
+    more = [shift.slots for shift in both if shift.slots not in (best.slots, *best.others)]
+    return replace(best, others=[*best.others, *more])
+
+
+def _exactly(
+    found: Shift, days: Sequence[DayShape], shifted: Sequence[DayShape], arrival: Shift | None
+) -> tuple[int, list[int]]:
+    """Return the offset, and those that fit about as well.
+
+    Where rows arrive at a steady distance, that tells it to the minute.
+    """
+    fitting = [found.slots, *found.others]
+    if arrival is not None and arrival.slots % SLOTS in {slots % SLOTS for slots in fitting}:
+        return arrival.slots, []
+    alike = [slots for slots in fitting if (slots - found.slots) % SLOTS == 0]
+    best = _around(found, days, shifted, alike)
+    return best, [slots for slots in fitting if slots != best]
 
 
 def _clock_that_matters(days: Sequence[DayShape]) -> Clock:
@@ -202,23 +226,22 @@ def _natural(found: Shift, days: Sequence[DayShape], zone: ZoneInfo) -> bool:
     return any(-found.slots in changed.values() for changed in changes)
 
 
-def _dst_only(found: Shift, first: date, known: Iterable[str]) -> bool:
+def _dst_only(slots: int, first: date, known: Iterable[str]) -> bool:
     near = (first - _ONE_DAY, first + _ONE_DAY)
-    return abs(found.slots) == _HOUR and any(switches(name, *near) for name in known)
+    return abs(slots) == _HOUR and any(switches(name, *near) for name in known)
 
 
 def _around(
-    found: Shift, days: Sequence[DayShape], shifted: Sequence[DayShape], allowed: Sequence[int]
+    found: Shift, days: Sequence[DayShape], shifted: Sequence[DayShape], choices: Sequence[int]
 ) -> int:
-    """Return the offset itself: +14 hours and -10 hours look alike on a clock.
+    """Return the offset itself out of some that look alike on a clock: +14 hours and -10 hours.
 
     Where rows begin to be stored later, hours are empty; where earlier, hours are counted twice.
     The days around the beginning are compared with both.
     """
-    choices = [slots for slots in allowed if (slots - found.slots) % SLOTS == 0]
     at = next(n for n, day in enumerate(days) if day.day == shifted[0].day)
     if len(choices) == 1 or at < _LEVEL_DAYS // 2:
-        return min(choices, key=abs)
+        return choices[0]
     start = max(1, at - 2)
     around = np.concatenate([day.counts for day in days[start : at + 2]])
     level = np.median([day.rows for day in days[max(0, at - _LEVEL_DAYS) : at - 1]])
@@ -241,10 +264,15 @@ def _misfit(around: Floats, usual: Floats, slots: int) -> float:
     return least
 
 
-def _names(minutes: int, dates: Sequence[date], declared: str, known: Sequence[str]) -> list[str]:
-    direct = fitting(minutes, dates, declared, known)
-    back = twice(minutes, dates, declared, known)
-    return list(dict.fromkeys([*direct[:_NAMED], *back[:_NAMED]]))
+def _names(
+    offsets_in_minutes: Sequence[int], dates: Sequence[date], declared: str, known: Sequence[str]
+) -> list[str]:
+    """Return the zones that fit the first offset, then those of the others."""
+    found: list[str] = []
+    for number, minutes in enumerate(offsets_in_minutes):
+        for way in (fitting, twice):
+            found += way(minutes, dates, declared, known)[: 1 if number else _NAMED]
+    return list(dict.fromkeys(found))
 
 
 def hours(minutes: int) -> str:
@@ -256,26 +284,43 @@ def hours(minutes: int) -> str:
 def _sentence(
     source: str,
     minutes: int,
+    others: Sequence[int],
     dates: Sequence[date],
     declared: str,
     names: Sequence[str],
     *,
     dst_only: bool,
 ) -> str:
-    said = f"{source}: the event times of {span(dates)} are {hours(minutes)} off the usual hours"
+    off = _off(minutes, others)
+    said = f"{source}: the event times of {span(dates)} are {off} off the usual hours"
     if dst_only:
         return (
             f"{said}, since the clocks changed in {names[0]}: a conversion uses a fixed offset. "
             "Correct it upstream and deliver these days again. If the source keeps another clock, "
             "nothing is wrong."
         )
+    causes = _causes(minutes, dates, declared, ", likeliest" if others else ",")
+    return (
+        f"{said}{causes}. Fits: {', '.join(names) or 'no zone'}. Correct the conversion upstream, "
+        "or the source's time_zone, and deliver these days again."
+    )
+
+
+def _off(minutes: int, others: Sequence[int]) -> str:
+    """Return the offset in words: `-4 h`, `about -4 h (-4:30 to -4 h)`, `+12 h or -12 h`."""
+    near = [other for other in others if abs(other - minutes) <= _NEARBY]
+    far = [other for other in others if other not in near]
+    said = hours(minutes)
+    if near:
+        fits = sorted([minutes, *near])
+        said = f"about {said} ({hours(fits[0])} to {hours(fits[-1])} fit about as well)"
+    return " or ".join([said, *map(hours, far)])
+
+
+def _causes(minutes: int, dates: Sequence[date], declared: str, before: str) -> str:
     direct = fitting(minutes, dates[-1:], declared, ())
     back = twice(minutes, dates[-1:], declared, [name for name in (declared,) if name != "UTC"])
     parts = [f"as if the wall clock of {direct[0]} were read as {declared}"] if direct else []
     if back:
         parts.append(f"as if times of {back[0]} were converted to UTC twice")
-    causes = f", {', or '.join(parts)}" if parts else ""
-    return (
-        f"{said}{causes}. Fits: {', '.join(names) or 'no zone'}. Correct the conversion upstream, "
-        "or the source's time_zone, and deliver these days again."
-    )
+    return f"{before} {', or '.join(parts)}" if parts else ""

@@ -1,5 +1,6 @@
 """Every planted incident is noticed, named and mended; where nobody looks, the replay says so."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -9,23 +10,35 @@ from typing import Any
 
 import pytest
 
-from demo.incident.__main__ import main
-from demo.incident.base import LANDS_AFTER, base, chosen_catalog, the_project
+from demo.incident.__main__ import CLEAN_DAYS, main
+from demo.incident.base import LANDS_AFTER, ROOT, base, chosen_catalog, the_project
+from demo.incident.clean import (
+    FIRST,
+    LAST_LOOK,
+    RESULTS,
+    Tally,
+    as_markdown,
+    clean_world,
+    everybody_looks,
+    play_day,
+)
+from demo.incident.clean import as_json as told_of
 from demo.incident.incident import Incident
 from demo.incident.night import DAILY, SENSOR_OF_FILES, Night, nights, online_server
 from demo.incident.planted import BY_NAME, INCIDENTS, clean_night
 from demo.incident.play import Hashes, Played, length, play
 from demo.incident.story import Silence, as_json
 from demo.incident.upstream_incidents import SCHEMA_RENAME
-from demo.incident.watch import EVERY
+from demo.incident.watch import EVERY, Watch
 from lockstep.errors import StoreError
 from lockstep.quality import Audit, audit
+from lockstep.time import ONE_DAY, days_between
 
 Playing = Callable[[Incident], Played]
 
 CAUGHT_BY = {
     "dropped-zone-conversion": "alert zone_shift",
-    "backfill-not-pushed": "check parity",
+    "backfill-not-pushed": "sensor reconcile",
     "half-null-feature": "check completeness",
     "doubled-amounts": "check drift",
     "stale-source": "alert stale",
@@ -196,3 +209,60 @@ def test_the_ticks_are_those_of_the_real_sensors_and_schedules() -> None:
 )
 def test_times_are_told_in_words(time: timedelta, words: str) -> None:
     assert length(time) == words
+
+
+*TWO_DAYS, THIRD_DAY = days_between(FIRST, FIRST + 2 * ONE_DAY)
+HISTORY = timedelta(days=14)
+
+
+@pytest.fixture(scope="module")
+def two_days(home: Path) -> Iterator[tuple[Watch, Tally]]:
+    """Two days of one view on which nothing breaks, and what was counted."""
+    chosen, tally = chosen_catalog(the_project(), ("txn_7d",)), Tally()
+    with clean_world(home, [*TWO_DAYS, THIRD_DAY], chosen=chosen, history=HISTORY) as watch:
+        for day in TWO_DAYS:
+            play_day(tally, watch, day)
+        yield watch, replace(tally)
+
+
+def test_on_two_clean_days_everybody_looks_twice_a_day_and_nobody_is_woken(
+    two_days: tuple[Watch, Tally],
+) -> None:
+    watch, tally = two_days
+
+    assert watch.night.clock.now == watch.night.instant(LAST_LOOK, TWO_DAYS[-1])
+    assert (tally.days, tally.judged, tally.looks, tally.failed) == (2, 2, 4, 0)
+    assert (tally.pages, tally.tickets, tally.blocked) == ([], [], [])
+    assert told_of(tally)["last"] == str(TWO_DAYS[-1])
+
+
+def test_rows_that_differ_and_rows_that_are_gone_would_be_pages_of_a_clean_day(
+    two_days: tuple[Watch, Tally],
+) -> None:
+    watch, tally = two_days[0], Tally()
+    watch.night.store.online_store.ask("FLUSHALL")
+
+    everybody_looks(tally, watch)
+
+    assert {"sensor reconcile", "check parity"} <= {sight.by for sight in tally.pages}
+    assert all(sight.page for sight in tally.pages)
+
+
+def test_a_run_that_fails_would_be_a_page_of_a_clean_day(two_days: tuple[Watch, Tally]) -> None:
+    watch, tally = two_days[0], Tally()
+    watch.night.store.online_store.ask("CONFIG", "SET", "maxmemory", "1")
+
+    play_day(tally, watch, THIRD_DAY)
+
+    assert tally.failed == 1
+    assert tally.pages[0].by == "run failed"
+
+
+def test_the_page_shows_the_clean_days_of_the_results_file() -> None:
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "incidents.md").read_text(encoding="utf-8")
+
+    assert as_markdown(found) in page
+    assert found["first"] in page
+    assert found["last"] in page
+    assert found["days"] == CLEAN_DAYS

@@ -8,18 +8,24 @@ follows from the seed.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 
+from benchmarks.zones.arrivals import WITHIN, Arrival, arrival_of, arrived, lag_of_day
 from lockstep.day_shape import SLOT_MINUTES, SLOTS, DayShape, Floats, offset_slots
 from lockstep.time import day_start
 from lockstep.zone_names import ZONES, offset_of, switches
 
-Injected: TypeAlias = Literal["whole hours", "30/45 minutes", "other way", "DST only"]
+Injected: TypeAlias = Literal[
+    "own zone dropped", "whole hours", "30/45 minutes", "other way", "DST only"
+]
+"""What is wrong: the conversion of the partition zone was dropped, that of another zone, that of a
+zone of no whole hours; a conversion was made twice or the wrong way, or with a fixed offset."""
 LENGTH: Final = 63
+OF_ITS_OWN: Final = ("own zone dropped", "DST only")
 HALF: Final = 0.5
 BY_UTC: Final = 0.4
 ELSEWHERE: Final = 0.1
@@ -45,6 +51,7 @@ class Feed:
         minutes: Event time minus truth.
         name: The zone whose conversion was dropped.
         first: Day of the first shifted row.
+        arrival: How its rows arrive.
     """
 
     seed: int
@@ -55,6 +62,7 @@ class Feed:
     minutes: int = 0
     name: str = ""
     first: date | None = None
+    arrival: Arrival = "unknown"
 
 
 Random: TypeAlias = np.random.Generator
@@ -118,24 +126,27 @@ def make_feed(seed: int) -> Feed:
     kind = tuple(SHAPES)[seed // 2 % len(SHAPES)]
     shifted = seed % 2 == 1
     injected = _injected(random) if shifted else None
-    zones = tuple(SWITCHES) if injected == "DST only" else PARTITION_ZONES
+    zones = tuple(SWITCHES) if injected in OF_ITS_OWN else PARTITION_ZONES
     zone = ZoneInfo(zones[int(random.integers(len(zones)))])
     start, switch = _start(random, zone, injected)
     minutes, name = _offset(random, injected, zone, start, switch)
     begins = _begins(random, zone, start, switch if injected == "DST only" else None)
     lives_by = _lives_by(random, kind, zone, injected)
     starts, counts = _events(random, kind, lives_by, start, zone)
+    arrivals = np.random.default_rng((seed, 1))
+    arrival = arrival_of(arrivals)
+    arrival_times = None if arrival == "unknown" else arrived(arrivals, arrival, starts)
     if shifted:
         late = starts >= begins.timestamp()
         starts = starts + np.where(late, minutes * 60, 0)
-    days = _days(starts, counts, zone, start)
+    days = _days(starts, counts, zone, start, arrival_times)
     first = begins.astimezone(zone).date() if shifted else None
-    return Feed(seed, zone, kind, days, injected, minutes, name, first)
+    return Feed(seed, zone, kind, days, injected, minutes, name, first, arrival)
 
 
 def _injected(random: Random) -> Injected:
-    kinds: tuple[Injected, ...] = ("whole hours", "30/45 minutes", "other way", "DST only")
-    return kinds[int(random.choice(4, p=(0.5, 0.2, 0.2, 0.1)))]
+    kinds: tuple[Injected, ...] = get_args(Injected)
+    return kinds[int(random.choice(len(kinds), p=(0.25, 0.25, 0.2, 0.2, 0.1)))]
 
 
 def _start(random: Random, zone: ZoneInfo, injected: Injected | None) -> tuple[date, date]:
@@ -158,6 +169,8 @@ def _offset(
         changed = switches(zone.key, switch, switch)[switch]
         return changed * SLOT_MINUTES, zone.key
     day = start + timedelta(days=LENGTH)
+    if injected == "own zone dropped":
+        return offset_of(zone.key, day), zone.key
     found = {name: offset_of(name, day) for name in ZONES}
     whole = injected != "30/45 minutes"
     usable = [n for n, minutes in found.items() if minutes and (minutes % 60 == 0) == whole]
@@ -240,16 +253,29 @@ def _incidents(random: Random, expected: Floats, which: Floats, slot: Floats) ->
     return found
 
 
-def _days(starts: Floats, counts: Floats, zone: ZoneInfo, start: date) -> list[DayShape]:
+def _days(
+    starts: Floats, counts: Floats, zone: ZoneInfo, start: date, arrival: Floats | None
+) -> list[DayShape]:
+    """Return the days as they are stored.
+
+    Args:
+        starts: Of the quarters, as they are stored.
+        arrival: When the three thirds of each arrived.
+    """
     wall = pl.Series((starts * 1e6).astype(np.int64)).cast(pl.Datetime("us", "UTC"))
     wall = wall.dt.convert_time_zone(zone.key)
     slot = (wall.dt.hour().cast(pl.Int64) * 4 + wall.dt.minute() // SLOT_MINUTES).to_numpy()
     which = (wall.dt.date() - start).dt.total_days().to_numpy()
+    stored = starts[:, None] + np.array(WITHIN) * SLOT_MINUTES * 60
     found = []
     for number in range(LENGTH):
         here = which == number
         shape = np.bincount(slot[here], counts[here], SLOTS)
         day = start + timedelta(days=number)
         if shape.sum():
-            found.append(DayShape(day, shape, offset_slots(day, zone)))
+            lag = None
+            if arrival is not None:
+                thirds = np.repeat(counts[here] / len(WITHIN), len(WITHIN))
+                lag = lag_of_day((arrival - stored)[here].ravel(), thirds)
+            found.append(DayShape(day, shape, offset_slots(day, zone), lag))
     return found

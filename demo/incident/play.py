@@ -161,7 +161,7 @@ def _how(caught: Sight | None, since: datetime) -> str:
         return f"{after}: it shows wherever the status is shown"
     nights = (caught.at - since).days
     if nights:
-        return f"{after}, {nights} nights after the first"
+        return f"{after}, {nights} {'night' if nights == 1 else 'nights'} after the first"
     warns = caught.by.startswith("check ") and caught.by != "check parity"
     return f"{after}, in the audit, as a warning" if warns else f"{after}, at its next tick"
 
