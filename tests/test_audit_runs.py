@@ -220,7 +220,7 @@ class TestFewRows:
         look = look_at_lake(lake, catalog_of([view]), shrunk.clock(), "team:tests")
         (ticket,) = [one for one in look.problems if one.kind == "cardinality"]
         assert f"{view.name} of {DAYS[7]}: {said.message}" in ticket.sentence
-        assert ticket.sentence.endswith("The day is committed and served.")
+        assert ticket.sentence.endswith("What it warns of is committed and served.")
         assert ("ticket", "docs/runbooks/cardinality.md") == (ticket.severity, ticket.runbook)
 
 

@@ -25,10 +25,10 @@ from lockstep.project import find_project
 from lockstep.slo.export import DASHBOARD, RULES, exported
 from lockstep.stores.server import EmbeddedServer
 from tests.redis_cluster import free_ports
+from tests.serving_processes import Process, Shop, serving
 from tests.serving_world import Caller
 from tests.slo_world import SETTINGS, program
 from tests.source_tree import ROOT
-from tests.test_serve_process import Process, Shop, serving
 from tests.tiny_files import write_files
 from tests.tiny_project import CUSTOMERS, LAST, enter, land_all, orders
 
