@@ -157,7 +157,7 @@ def _refusals(
 def _held_back(source: Source, day: date, item: Quarantined) -> str:
     return (
         f"{item.reason} The file is quarantined whole and {source.name} of {day} was not written. "
-        "Deliver it again as declared, or release it: "
+        "Deliver it again as declared, or go on without it: "
         f"lockstep quarantine release {source.name} {item.item} --reason …"
     )
 
@@ -233,7 +233,9 @@ def ingest_snapshot(
             snapshot.name,
             SNAPSHOT_DAY,
             "refused",
-            f"{held[0].reason} The file is quarantined whole; {snapshot.name} keeps what it had.",
+            f"{held[0].reason} The file is quarantined whole; {snapshot.name} keeps what it had. "
+            "Deliver it again as declared, or go on without it: "
+            f"lockstep quarantine release {snapshot.name} {held[0].item} --reason …",
         )
     if not landed.good:
         return DayOutcome(

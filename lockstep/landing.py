@@ -26,6 +26,9 @@ ARRIVED: Final = "lockstep:arrived"
 _READERS: Final = 8
 _WHOLE: Final = 16 * 2**20
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_COLUMNS: Final = ("is missing, expected", "': expected ")
+_KEYLESS: Final = "as it identifies rows"
+_FAR: Final = "expected event times from"
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, and bytes of a local name that are no UTF-8 (as Python reads them)."""
 
@@ -191,7 +194,8 @@ def _judge(
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         if place.remote and not_answered(error):
             raise
-        problem = f"{info.path} can't be read as parquet: {first_line(error)}"
+        why = f"can't be read as parquet: {first_line(error).rstrip('.')}"
+        problem = f"{info.path} {why if info.size else 'is empty (0 bytes)'}."
         return LandedFile(info.path, stamp, info.modified_ns, 0, named, problem)
 
 
@@ -245,6 +249,12 @@ def _schema_problems(path: str, schema: Mapping[str, Any], types: Mapping[str, A
     return f"{path}: {'; '.join(sentences)}." if sentences else ""
 
 
+def breaks_schema(problem: str) -> bool:
+    """Whether a file was refused for columns that are missing or of another type than declared."""
+    others = (_KEYLESS in problem, _FAR in problem)
+    return any(words in problem for words in _COLUMNS) and not any(others)
+
+
 def _null_keys(path: str, scanned: pl.LazyFrame, of: Source | Snapshot) -> str:
     """Name the columns that identify rows and have nulls."""
     # Every declared column is decoded: a damaged page must not end the ingestion of other files.
@@ -252,7 +262,7 @@ def _null_keys(path: str, scanned: pl.LazyFrame, of: Source | Snapshot) -> str:
     counts = nulls.select(of.order).row(0, named=True)
     sentences = [
         f"column {of.event_time if isinstance(of, Source) and name == 'event_time' else name!r}: "
-        f"expected a value in every row, as it identifies rows, got {count} nulls"
+        f"expected a value in every row, {_KEYLESS}, got {count} nulls"
         for name, count in counts.items()
         if count
     ]

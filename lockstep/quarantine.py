@@ -107,12 +107,18 @@ class Quarantine:
         Raises:
             UnknownNameError: None or several begin like that.
         """
-        matching = [found for found in self.items(name) if found.item.startswith(item)]
+        known = self.items(name)
+        if not known:
+            raise UnknownNameError(
+                f"Nothing of {name} has ever been quarantined.",
+                fix="See what was: lockstep quarantine list --all",
+            )
+        matching = [found for found in known if found.item.startswith(item)]
         if len(matching) == 1:
             return matching[0]
         raise UnknownNameError(
             f"{len(matching)} quarantined items of {name} begin with {item!r}.",
-            expected=f"one of {[found.item for found in self.items(name)]}",
+            expected=f"one of {[found.item for found in matching or known]}",
         )
 
     def frame(self, item: Quarantined) -> pl.DataFrame:

@@ -20,6 +20,14 @@ from tests.s3_server import BUCKET, S3, Faults, faulty, s3_server
 from tests.source_tree import ROOT
 from tests.tiny_project import NOW, TinyProject
 
+RECEIVER = """\n[tool.lockstep.alerts.receivers.chat]
+type = "slack"
+url_env = "CHAT_URL"
+owners = ["{owner}"]
+"""
+NOBODY = "3 problems are open, and nobody is told:"
+PARTLY = "Of 3 open problems nobody is told of 2:"
+NO_TAKER = "no receiver of [tool.lockstep.alerts] takes those of"
 SECRET = "s3cr3t-t0k3n"  # noqa: S105 - what must not be seen
 
 
@@ -70,11 +78,12 @@ def test_what_is_open_is_shown_with_its_owner_and_command(
     old: TinyProject, web: WebReceiver
 ) -> None:
     shown = lockstep("alerts", status=1).stdout
-    (row, *_) = as_json("alerts", status=1)["alerts"]
+    (row, *_) = [each for each in as_json("alerts", status=1)["alerts"] if each["kind"] == "stale"]
 
     assert "spend_2d" in shown
     assert "team:shop" in shown
-    assert "Run: lockstep status" in shown
+    assert "Run: lockstep" in " ".join(shown.split())
+    assert row["fix"].startswith("lockstep materialize ")
     assert "nobody" in shown
     assert {"key", "kind", "subject", "owner", "runbook", "since", "fix", "told"} <= row.keys()
     assert [] == web.requests
@@ -106,6 +115,41 @@ def test_sending_tells_once_and_says_who_was_told(old: TinyProject, web: WebRece
     rows = as_json("alerts", status=1)["alerts"]
     assert {"chat"} == {name for row in rows for name in row["told"]}
     assert "There is nothing to tell." in lockstep("alerts", "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("receivers", "why"),
+    [
+        ("", f"{NOBODY} [tool.lockstep.alerts] has no receivers"),
+        (
+            RECEIVER.format(owner="team:growth"),
+            f"{PARTLY} {NO_TAKER} team:privacy (page), team:shop (page)",
+        ),
+        (
+            RECEIVER.format(owner="team:nobody"),
+            f"{NOBODY} {NO_TAKER} team:growth (page), team:privacy (page), team:shop (page)",
+        ),
+    ],
+)
+def test_what_no_receiver_takes_is_said_to_be_told_to_nobody(
+    old: TinyProject, receivers: str, why: str
+) -> None:
+    file = old.folder / "pyproject.toml"
+    file.write_text(file.read_text("utf-8").partition("\n[tool.lockstep.alerts]")[0] + receivers)
+
+    dry = lockstep("alerts", "--dry-run")
+    for shown in (dry.stdout, lockstep("alerts", status=1).stdout):
+        assert f"{why} (docs/how-to-alerts.md)." in shown
+    assert "There is nothing to tell." not in dry.stdout
+    scripted = lockstep("alerts", "--dry-run", "--json")
+    assert why in scripted.stderr
+    assert why in lockstep("alerts", "--json", status=1).stderr
+    assert ("growth" in receivers) == bool(json.loads(scripted.stdout))
+
+
+def test_what_a_receiver_takes_is_not_said_to_be_told_to_nobody(old: TinyProject) -> None:
+    assert "nobody is told" not in lockstep("alerts", status=1).output
+    assert "nobody is told" not in lockstep("alerts", "--dry-run").output
 
 
 def test_a_receiver_that_fails_is_named_without_its_address(

@@ -71,6 +71,7 @@ def test_a_view_that_grows_old_is_stale(later: TinyProject) -> None:
     assert ("page", "team:shop", "docs/runbooks/stale.md") == (old.severity, old.owner, old.runbook)
     assert "over its limit" in old.sentence
     assert old.since < later.store.now()
+    assert "lockstep materialize orders spend_2d --days 2025-03-12..2025-03-18" == old.fix
 
 
 def test_a_day_in_quarantine_is_one_problem_until_it_is_released(tiny: TinyProject) -> None:
@@ -99,6 +100,7 @@ def test_a_refused_file_is_held_and_its_days_are_not_late_too(tiny: TinyProject)
 
     (held,) = found(tiny).values()
     assert ("held_file", "team:shop") == (held.kind, held.owner)
+    assert "breaks its schema: " in held.sentence
     assert "column 'amount' is missing" in held.sentence
 
 
@@ -124,7 +126,7 @@ def test_files_for_a_committed_day_that_nobody_ingests_are_late(
 def test_a_contract_that_changed_is_told(tiny: TinyProject) -> None:
     build(tiny, "orders_1d")
     file = tiny.view_file("orders_1d")
-    file.write_text(file.read_text("utf-8").replace("Int64", "Int32"), encoding="utf-8")
+    file.write_text(file.read_text("utf-8").replace("Int64", "Float64"), encoding="utf-8")
     del sys.modules[f"{tiny.views}.orders_1d"], sys.modules[f"{tiny.views}.sets"]
     tiny.store.__dict__["catalog"] = discover(tiny.store.project)
 

@@ -11,6 +11,7 @@ import pytest
 
 from lockstep import Entity, Feature, Features, FeatureView, Source, feature_view
 from lockstep.ingest import days_to_ingest, held_days, ingest
+from lockstep.landing import breaks_schema
 from lockstep.outcome import DayOutcome
 from lockstep.quarantine import Quarantine, Quarantined
 from lockstep.release import release_file
@@ -115,8 +116,8 @@ def check_day_2_is_refused(made: World, reason: str) -> list[DayOutcome]:
     assert (True, "file", [str(D2)]) == (item.open, item.kind, item.days)
     assert outcomes[1].message == (
         f"{reason} The file is quarantined whole and events of {D2} was not written. Deliver it "
-        f"again as declared, or release it: lockstep quarantine release events {item.item} "
-        "--reason …"
+        "again as declared, or go on without it: lockstep quarantine release events "
+        f"{item.item} --reason …"
     )
     assert {D1, D3} == set(made.store.committed(EVENTS))
     return outcomes
@@ -130,6 +131,7 @@ def test_a_file_that_breaks_its_schema_is_refused_whole_and_says_how(
     write(folder(made) / BROKEN)
 
     check_day_2_is_refused(made, f"events/{BROKEN}: {reason}.")
+    assert ("null" not in story) == breaks_schema(items(made)[0].reason)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,10 @@ def test_a_file_that_can_not_be_read_is_refused_and_the_others_go_on(
     outcomes = made.ingest(D1, D3)
 
     assert ["committed", "refused", "committed"] == [outcome.status for outcome in outcomes]
-    assert outcomes[1].message.startswith(f"events/{BROKEN} can't be read as parquet: ")
+    why = "is empty (0 bytes). The" if write is nothing else "can't be read as parquet: "
+    assert outcomes[1].message.startswith(f"events/{BROKEN} {why}")
+    assert ". The file is quarantined whole" in outcomes[1].message
+    assert not breaks_schema(items(made)[0].reason)
     assert {D2} == set(held_days(made.store.lake, EVENTS))
 
 

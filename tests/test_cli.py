@@ -285,6 +285,20 @@ def test_a_preview_that_would_be_quarantined_is_exit_1(tiny: TinyProject) -> Non
     assert "Rows that fail the check contract" in shown
 
 
+def test_a_preview_of_a_day_of_which_nothing_landed_says_so(tiny: TinyProject) -> None:
+    landed = Path(tiny.store.project.landing) / "orders"
+    (file,) = landed.glob(f"{DAYS[-1]}*")
+    file.unlink()
+
+    gone = lockstep("preview", "spend_2d", "--day", str(DAYS[-1]), status=2).stderr
+    there = lockstep("preview", "spend_2d", "--day", str(DAYS[-2]), status=2).stderr
+
+    assert f"No row of orders has landed for {DAYS[-1]}." in " ".join(gone.split())
+    assert "Materialize" not in gone
+    assert "Materialize orders first" in " ".join(there.split())
+    assert "has landed" not in there
+
+
 @pytest.mark.parametrize("day", ["2025-03-12", "soon", "2025-03-10..2025-03-11"])
 def test_a_preview_needs_one_day_that_has_ended(built: TinyProject, day: str) -> None:
     lockstep("preview", "orders_1d", "--day", day, status=2)

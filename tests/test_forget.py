@@ -495,6 +495,22 @@ def test_the_command_asks_first_and_says_what_it_did(shop: Shop) -> None:
     assert "Nothing of it is there." in lockstep("forget", "customer", key, "--yes").stdout
 
 
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 1), ("y\n", 0)])
+def test_of_whom_nothing_is_there_it_asks_whether_to_hold_back_what_comes(
+    shop: Shop, answer: str, status: int
+) -> None:
+    there = lockstep("forget", "customer", f"customer={CANARY}", said="n\n", status=1)
+    files = state_of(shop.root)
+
+    asked = lockstep("forget", "customer", "customer=nobody", said=answer, status=status)
+
+    assert "Remove all of this for ever?" in there.stderr
+    assert "Nothing of it is there." in asked.stdout
+    assert "Hold back rows of it from now on?" in asked.stderr
+    assert "Remove all" not in asked.stderr
+    assert (files == state_of(shop.root)) == (status == 1)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import redis
@@ -12,6 +14,7 @@ import redis
 from lockstep.crash import CrashPoint
 from lockstep.errors import ConfigError, ConflictError, OnlineError, PushFailedError
 from lockstep.layout import Receipt
+from lockstep.serving.client import Client
 from lockstep.stores.redis import OnlineStore
 from lockstep.stores.server import EmbeddedServer
 from tests.online_rows import (
@@ -28,6 +31,7 @@ from tests.online_rows import (
     versions,
 )
 from tests.servers import open_store
+from tests.serving_world import make_catalog
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "s3cr3t/canary"  # noqa: S105
@@ -236,6 +240,41 @@ def test_nobody_listening_is_said_with_the_address_and_without_the_password() ->
         store.ping()
 
     assert PASSWORD not in everything_said(refused.value)
+    store.close()
+
+
+@pytest.mark.parametrize("place", ["redis://127.0.0.1:1/3", "unix:///nobody/there.sock"])
+def test_a_call_that_was_never_sent_is_said_to_have_changed_nothing(place: str) -> None:
+    store = OnlineStore(place, namespace="x")
+    reader = Client(make_catalog(), place, namespace="x", outage="raise")
+    said = []
+    for call in (store.ping, store.nodes, lambda: store.notes("unready")):
+        with pytest.raises(OnlineError) as refused:
+            call()
+        said.append(refused.value)
+    with pytest.raises(OnlineError) as unread:
+        reader.fetch(["spend:amount"], {"user_id": [1]})
+
+    assert {"The last call was not sent, so it changed nothing."} == {e.effect for e in said}
+    assert {unread.value.culprit} == {error.culprit for error in said}
+    assert "Error" not in unread.value.culprit
+    store.close()
+    reader.close()
+
+
+def test_a_server_that_goes_away_after_the_call_leaves_it_unknown() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        store = OnlineStore(f"redis://127.0.0.1:{listening.getsockname()[1]}", namespace="x")
+
+        def hang_up() -> None:
+            taken, _ = listening.accept()
+            taken.close()
+
+        gone = Thread(target=hang_up)
+        gone.start()
+        with pytest.raises(OnlineError, match="carried out is unknown"):
+            store.ping()
+        gone.join()
     store.close()
 
 

@@ -68,8 +68,11 @@ def test_a_store_that_hangs_leaves_declared_fallbacks_and_says_error(
     with stopped(own_server):
         document = ask(served).json
         refused = ask(served, on_missing="fail")
+    healthy = until(lambda: (told := ask(served).json)["problem"] is None and told)
 
     assert [["error"], ["error"]] == document["statuses"]
+    assert "The online store could not be read, so every cell is an error." == document["problem"]
+    assert [["present"], ["present"]] == healthy["statuses"]
     assert [[None], [0]] == document["values"]
     assert [
         {"feature": name, "entities": [0], "statuses": ["error"]}

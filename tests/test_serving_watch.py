@@ -1,5 +1,6 @@
 """Nothing that stands in Redis ends the watch: what cannot be read is said, and looked at again."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import redis
 from lockstep.doctor_online import examine_online
 from lockstep.errors import OnlineError
 from lockstep.serving.client import Client
+from lockstep.stores.server import EmbeddedServer
 from tests.served_views import ACTIVITY, CATALOG, FOOTFALL, NOW, PROFILE, Both, Shelf
 from tests.servers import Place, open_store
 from tests.serving_world import make_catalog, new_namespace, push_all, running
@@ -86,6 +88,29 @@ def test_a_tick_that_fails_is_logged_and_the_next_one_looks_again(
     tend(both)
     assert [None, None] == problems(both)
     assert [0.0, 0.0] == [both.sync.last_look, both.other.last_look]
+
+
+def test_a_store_that_is_lost_is_logged_once_and_so_is_its_return(
+    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lockstep.serving")
+    client = Client(CATALOG, own_server.url, namespace="test:nobody", poll=0.0)
+    client._tend()
+    own_server.stop()
+    for _ in range(3):
+        client._tend()
+    own_server.start()
+    for _ in range(3):
+        client._tend()
+    client.close()
+
+    assert [
+        ("WARNING", "The online store is lost."),
+        ("INFO", "The online store answers again."),
+    ] == [
+        (record.levelname, f"{record.getMessage().partition('.')[0]}.") for record in caplog.records
+    ]
+    assert "cannot be used: " in caplog.records[0].getMessage()
 
 
 def test_before_the_first_look_there_was_none(shared_place: Place) -> None:

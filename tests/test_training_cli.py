@@ -54,6 +54,19 @@ def test_a_set_is_made_listed_shown_rebuilt_and_removed() -> None:
     assert "named 'one'" in lockstep("training-sets", "show", "one", status=2).output
 
 
+def test_a_spine_without_rows_is_warned_of() -> None:
+    pl.read_parquet("labels.parquet").clear().write_parquet("labels.parquet")
+
+    made = lockstep(*ASKED, "--feature-set", "buying_v1", "--out", "none.parquet")
+    said = json.loads(
+        lockstep(*ASKED, "--feature-set", "buying_v1", "--out", "again.parquet", "--json").stdout
+    )
+
+    assert "The spine has no rows." in made.output
+    assert "%" not in made.output
+    assert "The spine has no rows." in said["warnings"]
+
+
 def test_a_lake_without_sets_says_so(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKSTEP_PROJECT", str(tiny.folder))
 

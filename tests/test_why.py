@@ -189,7 +189,48 @@ def test_a_project_whose_server_was_never_started_is_answered_from_delta(base: W
     world = opened(base.folder, "", base.clock.now)
     object.__setattr__(world.store.project, "redis_url", None)
 
-    assert explain(world.store, {"shopper": 1}, "spend_3d:spend").cause == "Redis down"
+    found = explain(world.store, {"shopper": 1}, "spend_3d:spend")
+
+    assert (found.cause, found.fix) == ("Redis down", "lockstep up")
+
+
+def test_a_server_of_the_project_that_was_stopped_is_to_be_started_again(fresh: WhyWorld) -> None:
+    world = opened(fresh.folder, "", fresh.clock.now)
+    object.__setattr__(world.store.project, "redis_url", None)
+    server = EmbeddedServer(world.store.project.state / "redis")
+    server.start()
+    server.stop()
+
+    found = explain(world.store, {"shopper": 1}, "spend_3d:spend")
+
+    assert (found.cause, found.fix) == ("Redis down", "lockstep up")
+    assert "was not sent" in found.evidence[0]
+    assert "unknown" not in found.evidence[0]
+
+
+def test_what_redis_holds_is_not_known_while_it_does_not_answer(
+    built: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCKSTEP_REDIS_URL", "redis://127.0.0.1:1")
+
+    told = run("customer=ada", "spend_2d:spend")
+
+    assert "Fix:   lockstep doctor" in told
+    assert "not known" in told
+    assert "no row" not in told
+
+
+def test_the_provenance_is_told_in_words(built: TinyProject) -> None:
+    snapshot = run("customer=ada", "contact:email")
+    windows = run("customer=ada", "spend_2d:spend")
+    data = json.loads(run("customer=ada", "spend_2d:spend", "--json"))
+
+    assert "1970" not in snapshot
+    assert ["read", "contacts", "revision", "1"] in map(str.split, snapshot.splitlines())
+    first = data["provenance"][0]["closing"]["orders"]
+    (read,) = {" ".join(s.split()) for s in windows.splitlines() if "read orders" in s}
+    assert read.startswith(f"read orders {first}..")
+    assert read.endswith(f", revision 1; {first} only to close entities that left the window")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +362,11 @@ def test_the_run_and_its_log_lines_are_linked(tiny: TinyProject) -> None:
     logs = LocalComputeLogManager(str(store.project.state / "dagster" / "compute_logs"))
     with logs.open_log_stream([run_id, "compute_logs", "abcdefgh"], ComputeIOType.STDERR) as file:
         assert file is not None
-        file.write("daily - another_view - STEP_START\ndaily - orders_1d - STEP_START\n")
+        file.write(
+            "dagster - DEBUG - daily - orders_1d - STEP_START\n"
+            "dagster - INFO - daily - another_view - 4 rows\n"
+            "dagster - INFO - daily - orders_1d - 5 rows\n"
+        )
 
     plain = run("customer=ada", "orders_1d:orders")
     settings.write_text(settings.read_text("utf-8") + 'dagster_url = "https://dagster.example/"\n')
@@ -332,4 +377,4 @@ def test_the_run_and_its_log_lines_are_linked(tiny: TinyProject) -> None:
     assert f"https://dagster.example/runs/{run_id}" in told
     assert data["run_url"] == f"https://dagster.example/runs/{run_id}"
     assert Path(data["logs"][0]["path"]).is_file()
-    assert ["daily - orders_1d - STEP_START"] == data["logs"][0]["lines"]
+    assert ["dagster - INFO - daily - orders_1d - 5 rows"] == data["logs"][0]["lines"]

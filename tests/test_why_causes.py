@@ -255,6 +255,8 @@ def test_a_silent_redis_is_named_where_the_data_is_right_and_said_where_it_is_no
     down = online(problem="No answer.", cell=Cell("error"))
 
     assert named(down(healthy()))[0].cause == "Redis down"
+    assert named(down(healthy()))[0].fix == "lockstep doctor"
+    assert named(both(down, online(stopped=True))(healthy()))[0].fix == "lockstep up"
     for cause, apply in IN_THE_DATA:
         found, also = named(both(apply, down)(healthy()))
         assert found.cause == cause

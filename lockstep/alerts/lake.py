@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
+from lockstep.alerts.overdue import command_for
 from lockstep.alerts.problem import Drifting, Look, Problem, problem
 from lockstep.alerts.unexpected import UNEXPECTED, unexpected
 from lockstep.catalog import Catalog
@@ -13,13 +14,14 @@ from lockstep.episodes import Streak, drift_numbers, fold
 from lockstep.errors import ContractChangedError, LockstepError
 from lockstep.freshness import Freshness, data_through
 from lockstep.lake import Lake
+from lockstep.landing import breaks_schema
 from lockstep.landing import look as look_at_landing
 from lockstep.late import late_and_duplicate
 from lockstep.quarantine import Quarantine, Quarantined
-from lockstep.sources import Source
+from lockstep.sources import Readable, Source
 from lockstep.status import code_versions
 from lockstep.stores.day_index import Head
-from lockstep.time import as_of, span
+from lockstep.time import as_of, last_full_day, span
 from lockstep.view import FeatureView
 from lockstep.zone_shift import zone_shift
 
@@ -46,11 +48,11 @@ class _Asked:
     drifting: list[Drifting] = field(default_factory=list)
     _heads: dict[str, Head | None] = field(default_factory=dict)
 
-    def head(self, view: FeatureView) -> Head | None:
-        """What is committed of a view, read once."""
-        if view.name not in self._heads:
-            self._heads[view.name] = self.lake.table(view).head_or_none()
-        return self._heads[view.name]
+    def head(self, of: Readable) -> Head | None:
+        """What is committed of a view, source or snapshot, read once."""
+        if of.name not in self._heads:
+            self._heads[of.name] = self.lake.table(of).head_or_none()
+        return self._heads[of.name]
 
     @cached_property
     def waiting(self) -> list[Quarantined]:
@@ -145,11 +147,12 @@ def _held_files(asked: _Asked) -> Iterator[Problem]:
         if item.kind != "file" or item.name not in owners:
             continue
         held = f"{span(item.touches)} waits" if item.touches else "Days that it may touch wait"
+        wrong = "breaks its schema" if breaks_schema(item.reason) else "is not usable"
         yield problem(
             f"held_file:{item.name}:{item.item}",
             f"{item.name} {item.item}",
-            f"A landed file of {item.name} breaks its schema: {item.reason} {held} for it; what "
-            "was certified before stays.",
+            f"A landed file of {item.name} {wrong}: {item.reason} {held} for it; what was "
+            "certified before stays.",
             owner=owners[item.name],
             since=datetime.fromisoformat(item.found_at),
             fix=f"lockstep quarantine show {item.name} {item.item}",
@@ -172,7 +175,7 @@ def _stale(asked: _Asked, view: FeatureView) -> Iterator[Problem]:
             "until their ttl, each with its age.",
             owner=view.contract.owner,
             since=through + limit,
-            fix="lockstep status",
+            fix=command_for(view, last_full_day(asked.now, asked.lake.project.zone), asked.head),
             details={
                 "data_through": through.isoformat(),
                 "limit_hours": f"{limit / timedelta(hours=1):.1f}",

@@ -9,11 +9,12 @@ from lockstep.cli.opened import opened
 from lockstep.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from lockstep.alerts.message import Message
-    from lockstep.alerts.problem import Look
+    from lockstep.alerts.problem import Look, Problem
+    from lockstep.alerts.settings import AlertSettings
     from lockstep.alerts.state import State
     from lockstep.store import Store
 
@@ -33,7 +34,7 @@ def alerts(
     The sensor `alerts` tells the receivers of [tool.lockstep.alerts] by itself. Failed runs and
     failed checks are those that it saw last. Exit 1 if a problem is open or a receiver failed.
     """
-    from lockstep.alerts.look import look, told
+    from lockstep.alerts.look import look, settings_of, told
     from lockstep.alerts.state import States
 
     if send and dry_run:
@@ -43,10 +44,13 @@ def alerts(
     store = opened()
     now = store.now()
     found = look(store)
-    for beginning, why in found.unknown.items():
-        note(f"{beginning} could not be looked at: {why}", "yellow")
+    for why in dict.fromkeys(found.unknown.values()):
+        names = ", ".join(name for name, said in found.unknown.items() if said == why)
+        note(f"{names} could not be looked at: {why}", "yellow")
+    settings = settings_of(store)
     if dry_run:
-        _print_messages(_messages(store, found, now), as_json=as_json)
+        untold = _untold(_open(found, States(store.lake.place).newest()), settings)
+        _print_messages(_messages(store, found, now), untold, as_json=as_json)
         return
     failed: Mapping[str, str] = {}
     if send:
@@ -58,11 +62,13 @@ def alerts(
             note(f"{receiver}: {why}. The next tick tries again.", "red")
     else:
         state = States(store.lake.place).newest()
-    rows = _open(found, state)
+    problems = _open(found, state)
+    rows = _rows(problems, state)
     if as_json:
         emit_json({"alerts": rows, "troubles": state.troubles, "failed": failed})
     else:
         _show(rows, state)
+    _tell(_untold(problems, settings), as_json=as_json)
     if rows or failed:
         raise typer.Exit(BROKEN)
 
@@ -79,7 +85,35 @@ def _messages(store: "Store", found: "Look", now: "datetime") -> "Mapping[str, M
     return due(after, settings_of(store), store.project.namespace, now)
 
 
-def _print_messages(messages: "Mapping[str, Message]", *, as_json: bool) -> None:
+def _untold(problems: "Sequence[Problem]", settings: "AlertSettings") -> str:
+    """Say which open problems no receiver takes, so that nobody is told; empty if there is none."""
+    from lockstep.alerts.settings import TABLE
+
+    takers = settings.receivers
+    lost = [each for each in problems if not any(taker.takes(each) for taker in takers)]
+    if not lost:
+        return ""
+    if len(lost) < len(problems):
+        count = f"Of {len(problems)} open problems nobody is told of {len(lost)}"
+    elif len(lost) == 1:
+        count = "1 problem is open, and nobody is told"
+    else:
+        count = f"{len(lost)} problems are open, and nobody is told"
+    if not takers:
+        why = f"{TABLE} has no receivers"
+    else:
+        those = ", ".join(sorted({f"{each.owner} ({each.severity})" for each in lost}))
+        why = f"no receiver of {TABLE} takes those of {those}"
+    return f"{count}: {why} (docs/how-to-alerts.md)."
+
+
+def _tell(untold: str, *, as_json: bool) -> None:
+    if untold:
+        (note if as_json else say)(untold, "yellow")
+
+
+def _print_messages(messages: "Mapping[str, Message]", untold: str, *, as_json: bool) -> None:
+    _tell(untold, as_json=as_json)
     if as_json:
         named = [(claim.partition("|")[0], message) for claim, message in messages.items()]
         emit_json([{"receiver": name, "message": each.to_json()} for name, each in named])
@@ -87,18 +121,24 @@ def _print_messages(messages: "Mapping[str, Message]", *, as_json: bool) -> None
     for claim, message in messages.items():
         say(f"To {claim.partition('|')[0]}:", "bold")
         say(message.text())
-    if not messages:
+    if not messages and not untold:
         say("There is nothing to tell.")
 
 
-def _open(found: "Look", state: "State") -> list[dict[str, Any]]:
+def _open(found: "Look", state: "State") -> "list[Problem]":
     """Return the open problems: what was seen now, and of the others what was seen last."""
     live = {each.key: each for each in found.problems}
     kept = {e.problem.key: e for e in state.episodes.values() if e.healed is None}
     unseen = [e.problem for key, e in kept.items() if key not in live and not found.over(key)]
+    return sorted([*live.values(), *unseen], key=lambda each: (each.severity, each.key))
+
+
+def _rows(problems: "Sequence[Problem]", state: "State") -> list[dict[str, Any]]:
+    """Return the problems, each with who was told."""
+    kept = {e.problem.key: e for e in state.episodes.values() if e.healed is None}
     return [
         {**vars(each), "told": sorted(kept[each.key].told) if each.key in kept else []}
-        for each in sorted([*live.values(), *unseen], key=lambda each: (each.severity, each.key))
+        for each in problems
     ]
 
 

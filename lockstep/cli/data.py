@@ -8,7 +8,7 @@ import typer
 
 from lockstep.cli.console import BROKEN, emit_json, err, out, say, table, text
 from lockstep.cli.opened import ended_days, opened
-from lockstep.errors import ConfigError, InputError
+from lockstep.errors import ConfigError, IncompleteWindowError, InputError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,13 +119,37 @@ def preview(
     wanted = ended_days(store, day)
     if len(wanted) > 1:
         raise InputError(f"{day} are {len(wanted)} days.", expected="one day", fix="Preview one.")
-    found = preview_day(declared, wanted[0], store.lake, store.reader())
+    try:
+        found = preview_day(declared, wanted[0], store.lake, store.reader())
+    except IncompleteWindowError as error:
+        raise _incomplete(store, declared, wanted[0], error) from None
     if as_json:
         emit_json(_as_data(store, declared, found, rows, show_pii=show_pii))
     else:
         _show(store, declared, found, rows, show_pii=show_pii)
     if not found.audit.passed:
         raise typer.Exit(BROKEN)
+
+
+def _incomplete(
+    store: "Store", view: "FeatureView", day: "date", error: IncompleteWindowError
+) -> IncompleteWindowError:
+    """Return why the day cannot be computed: days that never landed, if they are why."""
+    from lockstep.time import span
+    from lockstep.why.upstream import never_landed
+
+    try:
+        absent = never_landed(view, day, store.lake, store.reader()) if day >= view.start else {}
+    except StoreError:  # the landing zone does not answer
+        absent = {}
+    if not absent:
+        return error
+    said = [f"No row of {name} has landed for {span(days)}." for name, days in absent.items()]
+    return IncompleteWindowError(
+        " ".join([error.culprit, *said]),
+        fix="Deliver them, or ask for another day.",
+        effect="Nothing was written.",
+    )
 
 
 def _show(

@@ -14,6 +14,9 @@ _NEVER_REACHED = (
     "event log, whose keys are masked (docs/how-to-forget.md)."
 )
 
+_REMOVE = "Remove all of this for ever?"
+_HOLD_BACK = "Hold back rows of it from now on?"
+
 if TYPE_CHECKING:
     from lockstep.erasure.erase import Forgotten, Places
     from lockstep.erasure.forgetting import Forgetting
@@ -48,8 +51,9 @@ def forget(
     whom = _whom(store, entity, keys)
     places = _places(store, landing=landing)
     if not dry_run and not yes:
-        _show(find(places, whom), before=True)
-        typer.confirm("Remove all of this for ever?", abort=True, err=True)
+        there = find(places, whom)
+        _show(there, before=True)
+        typer.confirm(_REMOVE if there.removed else _HOLD_BACK, abort=True, err=True)
     found = find(places, whom) if dry_run else erase(places, whom)
     if as_json:
         emit_json({**vars(found), "rows": found.rows, "dry_run": dry_run})

@@ -1,5 +1,6 @@
 """`quarantine list | show | release`: what failed, why, and a person's decision about it."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -60,6 +61,18 @@ def _quarantine(store: "Store") -> "Quarantine":
     return Quarantine(store.lake.quarantine)
 
 
+def _found(store: "Store", name: str, item: str) -> "Quarantined":
+    """Return the item; of a name that is no longer declared there may still be one.
+
+    Raises:
+        UnknownNameError: There is no such name, or not one item that begins like that.
+    """
+    quarantine = _quarantine(store)
+    if not quarantine.items(name):
+        require_names(store, [name])
+    return quarantine.find(name, item)
+
+
 @app.command("show")
 def show_item(
     name: Annotated[str, _NAME],
@@ -78,7 +91,7 @@ def show_item(
     check; the first of all if it is no single row that fails.
     """
     store = opened()
-    found = _quarantine(store).find(name, item)
+    found = _found(store, name, item)
     if as_json:
         emit_json(_as_data(store, found, rows, show_pii=show_pii))
         return
@@ -88,7 +101,9 @@ def show_item(
         ("days", ", ".join(found.days) if found.days is not None else "can't be told"),
         ("found at", found.found_at),
     ]
-    for mark, said in (("released", found.released), ("closed", found.closed)):
+    releasing = found.releasing if found.open else None
+    marks = {"releasing": releasing, "released": found.released, "closed": found.closed}
+    for mark, said in marks.items():
         facts += [(f"{mark} {key}", value) for key, value in (said or {}).items()]
     facts += [
         (key, value if isinstance(value, (str, int)) else text(value))
@@ -98,8 +113,18 @@ def show_item(
     out().print(table(("", ""), facts, f"{found.name} {found.item}"))
     if found.kind == "frame":
         _show_frame(store, found, rows, show_pii=show_pii)
-    if found.open:
-        say(f"To certify it: lockstep quarantine release {found.name} {found.item} --reason '…'")
+    for sentence in _next(found):
+        say(sentence)
+
+
+def _next(item: "Quarantined") -> Iterator[str]:
+    """Yield what a person may do about an open item."""
+    if not item.open:
+        return
+    if item.releasing is not None:
+        yield "Its release was begun and not completed: release it again, or compute its day."
+    to_what = "certify it" if item.kind == "frame" else "go on without it (its rows stay out)"
+    yield f"To {to_what}: lockstep quarantine release {item.name} {item.item} --reason '…'"
 
 
 def _show_frame(store: "Store", item: "Quarantined", rows: int, *, show_pii: bool) -> None:
@@ -167,9 +192,12 @@ def release_item(
     name: Annotated[str, _NAME],
     item: Annotated[str, _ITEM],
     *,
-    reason: Annotated[str, typer.Option(help="Why it is right in spite of the failure.")],
+    reason: Annotated[
+        str,
+        typer.Option(help="Why a frame is right in spite of the failure, or a file is not needed."),
+    ],
 ) -> None:
-    """Certify an item by your name and with a reason.
+    """Certify a frame, or go on without a file, by your name and with a reason.
 
     A frame is committed as it is, while its head revision and inputs are those seen when it
     failed. A file's rows stay out, and the days it held back are free again.
@@ -177,12 +205,12 @@ def release_item(
     from lockstep.release import release_file, release_frame
 
     store = opened()
-    found = _quarantine(store).find(name, item)
+    found = _found(store, name, item)
     if found.kind == "file":
         release_file(store.lake, found, reason, now=store.now)
         say(
-            f"{found.name} goes on without {found.details['path']}. Next: "
-            f"lockstep materialize {found.name} --days …"
+            f"{found.name} goes on without {found.details['path']}; its rows stay out. Next: "
+            f"lockstep materialize {found.name}{_days_of(store, found)}"
         )
         return
     view = store.catalog.view(found.name)
@@ -192,3 +220,17 @@ def release_item(
         f"lockstep push {found.name}, or lockstep materialize {found.name} --days {result.day}, "
         "which also shows in Dagster who released it and why."
     )
+
+
+def _days_of(store: "Store", item: "Quarantined") -> str:
+    """Return the option that names the days that a file held back, as far as they are due."""
+    from lockstep.time import last_full_day
+
+    source = store.catalog.sources.get(item.name)
+    if source is None:  # a snapshot has no days
+        return ""
+    newest = last_full_day(store.now(), store.project.zone)
+    days = sorted(day for day in item.touches if source.start <= day <= newest)
+    if not days:
+        return " --days FROM..TO"
+    return f" --days {days[0]}" if len(days) == 1 else f" --days {days[0]}..{days[-1]}"

@@ -49,11 +49,10 @@ def show_leakage(leakage: "Leakage") -> None:
 
 
 def _row(name: str, found: "FeatureProfile", *, hidden: bool) -> Sequence[object]:
+    shares = (found.null_share, found.unmatched_share, found.expired_share)
     return (
         name,
-        _share(found.null_share),
-        _share(found.unmatched_share),
-        _share(found.expired_share),
+        *(_share(share) if found.rows else text("") for share in shares),
         text(_age(found.age_seconds.get("0.5"))),
         text(MASK if hidden else _values(found)),
         text("" if hidden else spark(found.counts)),

@@ -150,8 +150,9 @@ def show(found: "Explanation", *, hidden: bool) -> None:
         say(f"Fix:   {printable(found.fix)}", "bold")
     sides = _sides(facts)
     cells = list(sides.values())
+    silent = facts.online.cell if facts.online and facts.online.problem is not None else None
     rows: list[tuple[object, ...]] = [
-        ("value", *(_shown(cell, hidden=hidden) for cell in cells)),
+        ("value", *(_shown(cell, known=cell is not silent, hidden=hidden) for cell in cells)),
         ("status", *(cell.status for cell in cells)),
         ("age", *(_age(cell, facts) for cell in cells)),
         ("day", *(_or_nothing(cell.day) for cell in cells)),
@@ -174,7 +175,9 @@ def _sides(facts: "Facts") -> "dict[str, Cell]":
     return {"offline": facts.offline, **({"online": facts.online.cell} if facts.online else {})}
 
 
-def _shown(cell: "Cell", *, hidden: bool) -> Any:
+def _shown(cell: "Cell", *, known: bool, hidden: bool) -> Any:
+    if not known:
+        return text("not known", "dim")
     if not cell.there:
         return text("tombstone" if cell.removed else "no row", "dim")
     return _value(cell, hidden=hidden)
@@ -222,9 +225,23 @@ def _made(made: "Made") -> list[tuple[str, object]]:
         (f"{made.day}", f"revision {made.revision}, commit {made.version}, certified {known_at}"),
         ("  code", f"{code}; declared {made.declared}" if made.by_other_code else code),
     ]
-    rows += [(f"  read {name}", days or "nothing") for name, days in made.inputs.items()]
+    rows += [(f"  read {name}", _read(made, name)) for name in made.inputs]
     rows.append(("  verdicts", _verdicts(made.verdicts)))
     return rows
+
+
+def _read(made: "Made", name: str) -> str:
+    """Return the days that were read of an input, in words."""
+    from lockstep.time import SNAPSHOT_DAY
+
+    said = []
+    for run in filter(None, made.inputs[name].split(",")):
+        days, _, revision = run.partition("=")
+        snapshot = days == SNAPSHOT_DAY.isoformat()
+        said.append(f"revision {revision}" if snapshot else f"{days}, revision {revision}")
+    if name in made.closing:
+        said.append(f"{made.closing[name]} only to close entities that left the window")
+    return "; ".join(said) or "nothing"
 
 
 def _verdicts(verdicts: "Any") -> Any:

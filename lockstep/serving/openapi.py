@@ -346,6 +346,7 @@ def _vectors() -> dict[str, Any]:
             },
         },
         "not_ready": {"type": "object", "additionalProperties": _STRING},
+        "problem": {"type": ["string", "null"], "description": "Why every cell is an error."},
         "missing": {"type": "array", "items": _missing()},
         "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     }

@@ -24,6 +24,8 @@ CONTENT_TYPES: Final[Mapping[Format, bytes]] = {
     "msgpack": MSGPACK.encode(),
     "arrow": ARROW.encode(),
 }
+UNREAD: Final = "The online store could not be read, so every cell is an error."
+"""To whoever may ask, so without its address; the log says the rest."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _JSON: Final = msgspec.json.Encoder()
@@ -107,6 +109,7 @@ def rendered(
             for name in shape.views
         },
         "not_ready": vectors.not_ready,
+        "problem": None if vectors.outage is None else UNREAD,
         "missing": missing_cells(plan.features, cells),
         "trace_id": trace_id,
     }

@@ -6,6 +6,7 @@ here decides only what a cell without a stored row is called: "missing", or "err
 """
 
 import json
+import logging
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -22,6 +23,7 @@ Snapshot: TypeAlias = "Mapping[str, Mapping[int, Seal | None]]"
 
 _NOT_LOOKED: Final = "The online store has not been looked at yet."
 _WIPING: Final = b"wiping "
+_LOGGER: Final = logging.getLogger("lockstep.serving")
 
 
 class Watch:
@@ -94,8 +96,11 @@ class Watch:
         return pairs(schemas)
 
     def failed(self, problem: Exception) -> None:
-        """Note that a look failed; what was known before stays."""
+        """Note that a look failed, and log the first of several; what was known before stays."""
+        first = self.problem is None
         self.problem = str(problem) or type(problem).__name__
+        if first:
+            _LOGGER.warning("The online store is lost. %s", self.problem)
 
     def _take_in(
         self,
@@ -125,6 +130,8 @@ class Watch:
         self.seals = MappingProxyType(seals)
         self.facts = MappingProxyType(dict(facts))
         self.not_ready = MappingProxyType(reasons)
+        if self.problem not in {None, _NOT_LOOKED}:
+            _LOGGER.info("The online store answers again.")
         self.problem = None
 
     def _seal(self, text: bytes) -> Seal | str:

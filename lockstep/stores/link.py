@@ -28,8 +28,11 @@ Call: TypeAlias = tuple[bytes, tuple[Any, ...]]
 UNKNOWN: Final = (
     "Whether the last call was carried out is unknown; what is sealed is complete. Run it again."
 )
+_NOT_SENT: Final = "The last call was not sent, so it changed nothing."
 _POOL: Final = 32
 _GONE: Final = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ClusterDownError)
+_UNREACHED: Final = (ConnectionRefusedError, FileNotFoundError, socket.gaierror)
+"""Why there is no connection to send anything through."""
 _REFUSALS: Final = (exceptions.ResponseError, exceptions.AuthenticationError)
 _UNVERIFIED: Final = "certificate verify failed: "
 _INNER_RIGHTS: Final = ("ACL failure in script", "The user executing the script can't")
@@ -280,11 +283,15 @@ class Link:
         The original is not chained: tracebacks end up in Dagster's event log.
         """
         password = self._address.password
-        text = (str(error).replace(password, "***") if password else str(error)).rstrip(".")
+        unreached = _unreached(error)
+        text = str(error) if unreached is None else unreached.strerror or str(unreached)
+        text = (text.replace(password, "***") if password else text).rstrip(".")
         part = f" (node {node})" if node not in {None, self._entry} else ""
         culprit, fix = self._explained(error, text, f"The online store at {self.address}{part}")
         if effect == UNKNOWN and isinstance(error, _REFUSALS):
             effect = "What was refused was not carried out."
+        elif effect == UNKNOWN and unreached is not None:
+            effect = _NOT_SENT
         return OnlineError(culprit, fix=fix, effect=effect)
 
     def _explained(self, error: exceptions.RedisError, text: str, where: str) -> tuple[str, str]:
@@ -322,6 +329,12 @@ class Link:
                 culprit = f"{where} refused a command: {text}."
                 fix = "Lockstep needs Redis 7 or later, or Valkey."
         return culprit, fix
+
+
+def _unreached(error: exceptions.RedisError) -> OSError | None:
+    """Why no connection came about; None if there may have been one, and a call sent over it."""
+    reason = error.__context__
+    return reason if isinstance(reason, _UNREACHED) else None
 
 
 def _range(entry: Sequence[Any], entry_host: str) -> tuple[int, int, str]:

@@ -216,7 +216,8 @@ def part_of(joined: Joined, features: pl.DataFrame, start: int) -> Joined:
 def warnings_of(pinned: Pinned, profile: Mapping[str, FeatureProfile]) -> tuple[str, ...]:
     """Return everything that a reader of a set should know, a sentence each."""
     unbuilt = [pin.view for pin in pinned.views if pin.version is None]
-    return (*pinned.warnings, *profile_warnings(profile, unbuilt))
+    empty = () if any(found.rows for found in profile.values()) else ("The spine has no rows.",)
+    return (*empty, *pinned.warnings, *profile_warnings(profile, unbuilt))
 
 
 def manifest_of(

@@ -1,7 +1,8 @@
 """Why one feature of one entity has the value that it has: the facts gathered, the cause named."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from lockstep.reader import Reader
 from lockstep.serving.client import url_of
 from lockstep.stores.day_index import Head
 from lockstep.stores.redis import OnlineStore
+from lockstep.stores.server import EmbeddedServer
 from lockstep.time import as_of, days_between, is_valid, last_full_day
 from lockstep.view import FeatureView, split_feature
 from lockstep.why.causes import Cause, Found, named
@@ -238,11 +240,21 @@ def _online(store: "Store", asked: Asked, head: Head | None, expected: Answer) -
             url_of(store.project), namespace=store.project.namespace, socket_timeout=PATIENCE
         )
     except OnlineError as error:  # the embedded server was never started
-        return Online(problem=str(error), cell=Cell("error"))
+        return Online(problem=str(error), cell=Cell("error"), stopped=True)
     try:
-        return online_facts(asked, online, head, expected)
+        found = online_facts(asked, online, head, expected)
     finally:
         online.close()
+    return found if found.problem is None else replace(found, stopped=_stopped(store))
+
+
+def _stopped(store: "Store") -> bool:
+    """Whether the store is the project's own server, and it does not run."""
+    if store.project.redis_url is not None:
+        return False
+    with suppress(OnlineError):  # its folder is another user's
+        return not EmbeddedServer(store.project.state / "redis").running()
+    return False
 
 
 def _counting_days(cell: Cell, days: Sequence[date]) -> list[date]:

@@ -51,7 +51,7 @@ def file_refused(facts: Facts) -> Found | None:
         f"{'' if held.columns else 'is not usable'} and holds back {days}.",
         [held.reason],
         f"lockstep quarantine list {held.source}",
-        "Have the file delivered again as declared, or release what is right as it is.",
+        "Have the file delivered again as declared, or release it: its rows stay out.",
     )
 
 

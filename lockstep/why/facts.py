@@ -65,6 +65,7 @@ class Online:
         evicted_keys: Keys that the server dropped for lack of memory since it started.
         unready: What the store says of the view, if it was marked as not ready.
         sealed_before: The last reconciliation saw a seal where there is none now.
+        stopped: It is the project's own server, and it does not run: `lockstep up` starts it.
     """
 
     problem: str | None = None
@@ -84,6 +85,7 @@ class Online:
     policy: str = "noeviction"
     unready: str | None = None
     sealed_before: bool = False
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Made:
 
     Attributes:
         inputs: Input → days and revisions that were read, as runs.
+        closing: Input → the day before its window, which was read only for the entities that left.
         restated: Input → days that have another revision now than was read.
         declared: The version of the code that is declared now.
         outcome: "committed", "unchanged" or "released"; of the newest recomputation.
@@ -126,6 +129,7 @@ class Made:
     verdicts: Sequence[Mapping[str, Any]]
     recomputed: Recomputed = Recomputed()
     outcome: str = "committed"
+    closing: Mapping[str, date] = field(default_factory=dict)
 
     @property
     def by_other_code(self) -> bool:

@@ -4,11 +4,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 
-from lockstep.compute import inputs_of
+from lockstep.compute import inputs_of, left_days
 from lockstep.lake import LedgerEntry
 from lockstep.reader import Reader
 from lockstep.stores.causes import answering
 from lockstep.stores.day_index import DayRecord, Head, History
+from lockstep.time import decode_revisions
 from lockstep.why.facts import Cell, Made, Since
 from lockstep.why.offline import Asked
 from lockstep.why.recompute import recomputed
@@ -79,6 +80,8 @@ def made_then(
 def _made(asked: Asked, record: DayRecord, entry: LedgerEntry | None) -> Made:
     note = record.note
     noted = str(note.get("code_version", ""))
+    inputs: dict[str, str] = dict(entry.inputs if entry else note.get("inputs", {}))
+    left = {item.name: day for item, day in left_days(asked.view, record.day)}
     return Made(
         day=record.day,
         revision=record.revision,
@@ -88,10 +91,11 @@ def _made(asked: Asked, record: DayRecord, entry: LedgerEntry | None) -> Made:
         code_version=entry.code_version if entry else noted,
         declared=asked.view.code_version,
         content_hash=record.content_hash,
-        inputs=dict(entry.inputs if entry else note.get("inputs", {})),
+        inputs=inputs,
         restated={},
         verdicts=list(entry.verdicts if entry else note.get("verdicts", ())),
         outcome=entry.outcome if entry else "committed",
+        closing={n: left[n] for n in inputs if left.get(n) in decode_revisions(inputs[n])},
     )
 
 

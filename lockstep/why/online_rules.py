@@ -170,7 +170,7 @@ def redis_down(facts: Facts) -> Found | None:
         "Redis down",
         "Redis does not answer, so a reader gets no value; offline is as it should be.",
         [facts.online.problem],
-        "lockstep doctor",
+        "lockstep up" if facts.online.stopped else "lockstep doctor",
     )
 
 

@@ -9,6 +9,8 @@ from lockstep.why.facts import Log
 
 _TAIL: Final = 256 * 1024
 _LINES: Final = 6
+_QUIET: Final = " - DEBUG - "
+"""What Dagster says of its own steps and objects."""
 _LOUD: Final = (" - WARNING - ", " - ERROR - ", " - CRITICAL - ")
 
 
@@ -31,6 +33,6 @@ def _lines_about(file: Path, view: str) -> list[str]:
     with file.open("rb") as opened:
         opened.seek(max(0, os.fstat(opened.fileno()).st_size - _TAIL))
         lines = opened.read().decode("utf-8", "replace").splitlines()
-    about = [line for line in lines if view in line]
+    about = [line for line in lines if view in line and _QUIET not in line]
     loud = [line for line in about if any(word in line for word in _LOUD)]
     return (loud or about)[-_LINES:]

@@ -3,14 +3,14 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Final
 
 import polars as pl
 
 from lockstep.compute import inputs_of, left_days
 from lockstep.erasure.holdback import Erasures
 from lockstep.errors import StoreError
-from lockstep.landing import Landed, look, read_landed
+from lockstep.lake import Lake
+from lockstep.landing import Landed, breaks_schema, look, read_landed
 from lockstep.quarantine import Quarantine
 from lockstep.quarantine import Quarantined as Item
 from lockstep.reader import Reader
@@ -27,10 +27,6 @@ from lockstep.view import FeatureView
 from lockstep.why.facts import Held, Quarantined, Shifted, Upstream
 from lockstep.why.offline import Asked
 from lockstep.zone_shift import zone_shift
-
-_COLUMNS: Final = ("is missing, expected", "': expected ")
-"""What a refusal says of a file with other columns or types than declared; see lockstep/landing."""
-_KEYLESS: Final = "as it identifies rows"
 
 
 @dataclass
@@ -131,6 +127,28 @@ def upstream_facts(asked: Asked, windows: Windows, reader: Reader, *, past: bool
     )
 
 
+def never_landed(view: FeatureView, day: date, lake: Lake, reader: Reader) -> dict[str, list[date]]:
+    """Return source → uncommitted days that a day of the view needs and of which nothing landed.
+
+    Through every view between. Sources that may be empty are left out, and so are those of which a
+    file is refused that may hold any day.
+    """
+    needed = Windows.reaching(view, (), [day], reader)
+    found = {}
+    for name, days in needed.coming.items():
+        of = needed.of[name]
+        if not isinstance(of, Source) or of.may_be_empty:
+            continue
+        landed = look(lake.landing, lake.landing_cache, of, lake.project.zone)
+        if any(file.days is None for file in landed.refused):
+            continue
+        there = {day for file in [*landed.good, *landed.refused] for day in file.touches}
+        there |= set(reader.head(of).days)
+        if absent := sorted(day for day in days - there if day >= of.start):
+            found[name] = absent
+    return found
+
+
 def _look_at_source(
     asked: Asked, of: Source | Snapshot, windows: Windows, reader: Reader, seen: _Seen
 ) -> None:
@@ -192,8 +210,7 @@ def _held(
         open_days = windows.coming.get(of.name, set()) - set(committed)
         if touched or (file.days is None and open_days):
             reason = file.problem or ""
-            columns = any(words in reason for words in _COLUMNS) and _KEYLESS not in reason
-            yield Held(of.name, reason, touched, columns)
+            yield Held(of.name, reason, touched, breaks_schema(reason))
 
 
 def _concerns(
