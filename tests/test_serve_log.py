@@ -337,6 +337,28 @@ def test_a_slow_store_does_not_hold_up_the_stop(
     assert "20 cells are dropped" in caplog.text
 
 
+def test_a_panic_of_polars_costs_rows_of_the_log_and_not_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A panic is no Exception: nobody may wait for a thread that ended with one."""
+    plan = compile_plan(make_catalog(), "spending_v1")
+
+    def panics(_: object) -> Any:
+        raise pl.exceptions.PanicException
+
+    async def run() -> tuple[int, int]:
+        log = ServedLog(lambda: open_place(str(tmp_path)), 1.0, 3600)
+        log.start()
+        log.add(plan, vectors_of(plan), "a" * 32)
+        await log.close(10)
+        return log.written, log.dropped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lockstep.serving.served_log.rows_of", panics)
+        assert (0, 10) == asyncio.run(run())
+    assert "could not be made into rows" in caplog.text
+
+
 def test_a_place_that_cannot_even_be_opened_costs_only_the_log(tmp_path: Path) -> None:
     def place() -> Any:
         message = "The store does not answer."

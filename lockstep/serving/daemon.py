@@ -22,7 +22,9 @@ async def in_daemon(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001 - raised again where the outcome is awaited
+        # Raised again where the outcome is awaited, which else would wait for ever: a panic of
+        # Polars is no Exception.
+        except BaseException as error:  # noqa: BLE001
             tell(partial(outcome.set_exception, error))
         else:
             tell(partial(outcome.set_result, result))

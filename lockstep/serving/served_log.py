@@ -176,7 +176,7 @@ class ServedLog:
         try:
             # A thread that the end of the process waits for would wait for the store, too.
             written, dropped = await in_daemon(lambda: _write(self._place, waiting))
-        except Exception:
+        except (Exception, pl.exceptions.PanicException):
             _LOGGER.exception("What was served could not be made into rows of the log.")
             written, dropped = 0, cells
         self._on_their_way = 0
