@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -101,11 +102,8 @@ def test_a_failed_run_is_told_once_and_again_when_another_has_succeeded(
     made: DagsterWorld, web: WebReceiver
 ) -> None:
     listen(made, web)
-    good = made.world.store.project.redis_url
-    lost_redis(made, "redis://127.0.0.1:1/0")
-
-    assert not made.run(D1, D2, "spend_3d_online").success
-    lost_redis(made, str(good))
+    with without_redis(made):
+        assert not made.run(D1, D2, "spend_3d_online").success
     tick(made)
     (problem,) = (each for each in open_problems(made).values() if each["kind"] == "run_failed")
     assert [("run_failed", f"daily {D1}..{D2}", "new")] == news(web)
@@ -125,20 +123,27 @@ def test_a_failed_run_is_told_once_and_again_when_another_has_succeeded(
     assert [] == news(web)
 
 
-def lost_redis(made: DagsterWorld, url: str) -> None:
-    """Let the store reach another server."""
-    made.world.store.__dict__.pop("online_store", None)
-    object.__setattr__(made.world.store.project, "redis_url", url)
+@contextmanager
+def without_redis(made: DagsterWorld) -> Iterator[None]:
+    """Let the store reach no server meanwhile."""
+    project = made.world.store.project
+    good = project.redis_url
+
+    def reach(url: str | None) -> None:
+        made.world.store.__dict__.pop("online_store", None)
+        object.__setattr__(project, "redis_url", url)
+
+    reach("redis://127.0.0.1:1/0")
+    yield
+    reach(good)
 
 
 def test_what_a_run_of_everything_broke_a_run_of_what_is_missing_mends(
     made: DagsterWorld, web: WebReceiver
 ) -> None:
     listen(made, web)
-    good = made.world.store.project.redis_url
-    lost_redis(made, "redis://127.0.0.1:1/0")
-    assert not made.run(D1).success, "like the schedule, which selects no asset"
-    lost_redis(made, str(good))
+    with without_redis(made):
+        assert not made.run(D1).success, "like the schedule, which selects no asset"
 
     tick(made)
     (problem,) = run_problems(made)
@@ -154,10 +159,8 @@ def test_what_a_run_of_one_asset_broke_a_run_of_everything_mends(
     made: DagsterWorld, web: WebReceiver
 ) -> None:
     listen(made, web)
-    good = made.world.store.project.redis_url
-    lost_redis(made, "redis://127.0.0.1:1/0")
-    assert not made.run(D2, None, "spend_3d_online").success
-    lost_redis(made, str(good))
+    with without_redis(made):
+        assert not made.run(D2, None, "spend_3d_online").success
     tick(made)
     assert 1 == len(run_problems(made))
 
